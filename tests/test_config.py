@@ -34,6 +34,10 @@ SAMPLES: dict[str, tuple[tuple[str, Any], tuple[str, Any]]] = {
     "TEXT": (("some", "some"), ("other", "other")),
     "none|optional|required": (("required", 2), ("1", 1)),
     "HOSTS": (("a.test,*.b.test", ("a.test", "*.b.test")), ("*", ("*",))),
+    "ORIGIN": (
+        ("https://a.test, http://b:1", ("https://a.test", "http://b:1")),
+        ("*", ("*",)),
+    ),
     "LIST": (("10.0.0.0/8", "10.0.0.0/8"), ("*", "*")),
     "SIZE": (("100MB", 100_000_000), ("2GiB", 2 * 1024**3)),
     "SECONDS": (("2.5", 2.5), ("7", 7.0)),
@@ -306,6 +310,7 @@ def test_set_reads_values_of_every_option(tmp_path: Path) -> None:
         "max_requests": ("5", 5), "max_memory": ("1GiB", 1024**3), "gpus": ("0.5", 0.5),
         "env": ("A=1,2=3", {"A": "1,2=3"}), "version": ("1.20", "1.20"),
         "forward_headers": ("x-a, x-b", ["x-a", "x-b"]),
+        "cors": ("https://a, https://b", ["https://a", "https://b"]),
     }  # fmt: skip
     assert set(texts) == {field.name for field in dataclasses.fields(ServiceOptions)}
     flags = [f"R.{name.replace('_', '-')}={text}" for name, (text, _) in texts.items()]
@@ -382,6 +387,14 @@ def test_allowed_hosts(given: object, expected: tuple[str, ...], tmp_path: Path)
 def test_hosts_that_are_none(given: object, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="names or addresses without a port"):
         load({"entrypoint": "a:B", "allowed_hosts": given}, {}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "given", ["a.test", "https://a.test/", "*,https://a.test", "null", 3, [3], [{}], ["*", "*x"]]
+)
+def test_origins_that_are_none(given: object, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="origins as browsers write them"):
+        load({"entrypoint": "a:B", "cors_origin": given}, {}, tmp_path)
 
 
 def test_a_flag_that_a_unix_socket_makes_void(tmp_path: Path) -> None:

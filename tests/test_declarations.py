@@ -45,7 +45,7 @@ SERVICES = {
     "name not by name": ("@service('ocr') # HERE\nclass A: ...", r"did you mean @service\(name='ocr'\)\?"),
     "no api": ("@service # HERE\nclass A:\n    def run(self): ...", r"service A has no API: .* @api"),
     "unknown option": ("@service(wrokers=2) # HERE\n{class}", r"unknown option 'wrokers'; did you mean 'workers'\?"),
-    "unlike any option": ("@service(zzz=2) # HERE\n{class}", r"unknown option 'zzz'; known are: concurrency, env, "),
+    "unlike any option": ("@service(zzz=2) # HERE\n{class}", r"unknown option 'zzz'; known are: concurrency, cors, env, "),
     "over several lines": ("@service( # HERE\n    workers=2,\n    timeuot=1,\n)\n{class}", r"did you mean 'timeout'\?"),
     "a bad name": ("@service(name='my service') # HERE\n{class}", r"a name is a letter, then .*'my service'"),
     "an empty name": ("@service(name='') # HERE\n{class}", r"a name is a letter, then .*''"),
@@ -103,6 +103,9 @@ SERVICES = {
     "forward_headers with a line end": ('@service(forward_headers=["a\\r\\nb"]) # HERE\n{class}', r"option 'forward_headers' is a list of names"),
     "forward_headers that travel anyway": ('@service(forward_headers=["baggage"]) # HERE\n{class}', r"those that always travel"),
     "forward_headers of ours": ('@service(forward_headers=["x-graphserve-caller"]) # HERE\n{class}', r"option 'forward_headers' is a list of names"),
+    "cors as a text": ('@service(cors="https://a.test") # HERE\n{class}', r"option 'cors' is a list of origins as browsers write them"),
+    "cors with a path": ('@service(cors=["https://a.test/"]) # HERE\n{class}', r"no path, no slash at the end"),
+    "cors of every page and of one": ('@service(cors=["*", "https://a.test"]) # HERE\n{class}', r"'\*' alone is every page"),
     "version of a number": ("@service(version=1.2) # HERE\n{class}", r"option 'version' is a text such as '1\.2\.0'"),
     "env with '='": ("@service(env={'A=B': 'c'}) # HERE\n{class}", r"'env' is a mapping of names to strings"),
     "one route twice": (

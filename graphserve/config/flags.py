@@ -192,6 +192,14 @@ FLAGS = (
         "Answer only to these hosts: a,b, *.a or * (default: on loopback its names, else all).",
         many=True,
     ),
+    Flag(
+        "cors-origin",
+        v.OriginList(),
+        "listen",
+        "cors_origins",
+        "Let pages of this origin call from browsers: https://app.example.com, or *.",
+        many=True,
+    ),
     Flag("max-body-size", v.BODY_SIZE, "listen", "max_body_size", "The largest request body."),
     Flag(
         "limit-connections",

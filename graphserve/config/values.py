@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from graphserve.declare.options import HIDDEN, ServiceOptions, is_int, is_number
+from graphserve.declare.origins import EXPECTED, are_origins
 from graphserve.errors import ConfigurationError
 from graphserve.system import own_json
 
@@ -244,6 +245,24 @@ class HostList:
             _address(host)
 
 
+@dataclass(frozen=True)
+class OriginList:
+    """Origins of pages: a sequence, or text with commas between them."""
+
+    metavar: str = "ORIGIN"
+
+    def parse(self, value: object, source: ValueSource) -> tuple[str, ...]:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        texts = [item for item in items if isinstance(item, str)]
+        if len(texts) < len(items):
+            raise source.refuse(value, EXPECTED)
+        parts = [part.strip() for text in texts for part in text.split(",")]
+        origins = tuple(dict.fromkeys(part for part in parts if part))
+        if not are_origins(origins):
+            raise source.refuse(value, EXPECTED)
+        return origins
+
+
 def read_option(name: str, value: object) -> object:
     """Return the value of a service's option from text; what cannot be read is left for
     `ServiceOptions` to refuse.
@@ -255,7 +274,7 @@ def read_option(name: str, value: object) -> object:
         return {key: text} if equals else value
     if value.lower() == "none":
         return None
-    if name == "forward_headers":
+    if name in ("forward_headers", "cors"):
         return value.replace(",", " ").split()
     if name == "version":
         return value  # 1.2 is no number there

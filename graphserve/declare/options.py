@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
+from graphserve.declare.origins import EXPECTED, are_origins
 from graphserve.errors import ConfigurationError, DeclarationError, UnknownOptionError
 from graphserve.wire.headers import may_be_forwarded
 
@@ -104,6 +105,8 @@ class ServiceOptions:
         gpus: GPUs per worker; a fraction shares one.
         env: environment variables of the worker.
         forward_headers: names of headers of the entry's requests that travel down with each call.
+        cors: origins whose pages may call the entry from browsers, such as
+            `https://app.example.com`; `*` is every page.
         version: what `/openapi.json` of the entry says as the version of its APIs. None: `0`.
     """
 
@@ -120,6 +123,7 @@ class ServiceOptions:
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
     version: str | None = None
     forward_headers: tuple[str, ...] = ()
+    cors: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, (accepts, expected) in _BOUNDS.items():
@@ -144,8 +148,9 @@ class ServiceOptions:
             if name not in known:
                 raise UnknownOptionError(name, known, where)
         values: dict[str, Any] = dict(changes)  # `__post_init__` checks them
-        if isinstance(names := changes.get("forward_headers"), list):
-            values["forward_headers"] = tuple(names)
+        for name in ("forward_headers", "cors"):
+            if isinstance(items := changes.get(name), list):
+                values[name] = tuple(items)
         if isinstance(env := changes.get("env"), Mapping):
             values["env"] = {**self.env, **env}
         try:
@@ -190,6 +195,10 @@ def _forwardable(value: object) -> bool:
     )
 
 
+def _origins(value: object) -> bool:
+    return isinstance(value, tuple) and are_origins(value)
+
+
 def _described_env(value: object) -> str:
     """Return what is wrong with variables, without their values, which may be secrets."""
     if not isinstance(value, Mapping):
@@ -227,5 +236,6 @@ _BOUNDS: dict[str, tuple[Callable[[object], bool], str]] = {
         'a list of names of headers, e.g. ["x-tenant"], without those of the connection and of the'
         " body, and those that always travel (the request id, the trace, baggage)",
     ),
+    "cors": (_origins, f"a list of {EXPECTED}"),
     "env": (_env, "a mapping of names to strings, e.g. {'OMP_NUM_THREADS': '1'}"),
 }

@@ -86,6 +86,7 @@ def service(
     env: Mapping[str, str] = ...,
     version: str | None = ...,
     forward_headers: Sequence[str] = ...,
+    cors: Sequence[str] = ...,
     warm_up: str | None = ...,
 ) -> ServiceDecorator: ...
 def service(*classes: object, **options: object) -> object:
@@ -116,6 +117,8 @@ def service(*classes: object, **options: object) -> object:
             env: environment variables of the workers, a dict of strings.
             forward_headers: of the entry: names of headers of its requests that travel down with
                 each call. Default: none.
+            cors: of the entry: origins whose pages may call it from browsers, such as
+                `["https://app.example.com"]`, or `["*"]`: those of every page. Default: its own.
             version: of its APIs, for `/openapi.json` of the entry. Default: `0`.
             warm_up: the name of a method that runs once in each worker before it takes calls.
                 Default: `__warm_up__`, where the class has one.

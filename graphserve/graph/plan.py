@@ -225,6 +225,7 @@ class ListenPlan:
     proxy_headers: bool = False
     forwarded_allow_ips: str = "127.0.0.1"
     allowed_hosts: tuple[str, ...] = ()  # none: on loopback its names, elsewhere all
+    cors_origins: tuple[str, ...] = ()  # none: those of the entry's option `cors`
     max_body_size: int = 100 * 1024 * 1024
     timeout_keep_alive: float = 5.0
     timeout_client: float = 10.0
@@ -289,6 +290,11 @@ class Plan(RunSettings):
             if node.name == name:
                 return node
         raise KeyError(name)
+
+    @property
+    def cors(self) -> tuple[str, ...]:
+        """Return the origins whose pages may call at the port."""
+        return self.listen.cors_origins or self.node(self.entry).options.cors
 
     def callers(self, name: str) -> tuple[str, ...]:
         """Return the names of the nodes that call this one."""

@@ -27,6 +27,7 @@ RETRY_AFTER = b"retry-after"
 SEC_FETCH_SITE = b"sec-fetch-site"
 TRANSFER_ENCODING = b"transfer-encoding"
 UPGRADE = b"upgrade"
+WWW_AUTHENTICATE = b"www-authenticate"
 
 TIMEOUT = b"x-request-timeout"  # relative, seconds
 REQUEST_ID = b"x-request-id"

@@ -28,7 +28,7 @@ from graphserve.worker.dispatch.slots import Slots
 from graphserve.worker.drain import LAME_DUCK, finish_connections, in_flight
 from graphserve.worker.http.asgi import Receive, Scope, Send
 from graphserve.worker.http.limits import Limits
-from graphserve.worker.http.listener import Listener, publicly, route_tree, routes
+from graphserve.worker.http.listener import Listener, cors_of, publicly, route_tree, routes
 from graphserve.worker.http.public.acceptor import Acceptor
 from graphserve.worker.http.public.early import Beginning, EarlyConnection
 from graphserve.worker.http.relay import Relay
@@ -82,6 +82,7 @@ class FallbackServer:
             access_log=plan.access_log,
             passes_on=True,
             tree=self._tree(),
+            cors=cors_of(plan),
             **publicly(plan.listen),
         )
         self._port: Acceptor | None = None
@@ -98,7 +99,7 @@ class FallbackServer:
         self.node = node
         self.health.node = node.name
         paths, executor, _, responder, relay = self._served()
-        self.listener.serve(paths, executor, responder, relay, self._tree())
+        self.listener.serve(paths, executor, responder, relay, self._tree(), cors_of(plan))
         self.listener.refresh()
         if self._beginning is not None:
             self._beginning.end()
@@ -110,7 +111,9 @@ class FallbackServer:
         relay = Relay(node, Lanes(plan, self.run, self.membership), executor.guard + LEVEL_GUARD)
         apis = {api.name: outlined(node, api) for api in node.apis}
         self.app.serve(apis)
-        responder = Responder(node.name, public=True, debug=plan.debug)
+        cors = cors_of(plan)
+        common = b"" if cors is None else cors.common
+        responder = Responder(node.name, public=True, debug=plan.debug, lines=common)
         return routes(apis.values(), plan.listen.root_path), executor, Slots(0), responder, relay
 
     def _tree(self) -> RouteTree | None:

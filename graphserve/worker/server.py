@@ -40,6 +40,7 @@ from graphserve.worker.http.limits import Limits
 from graphserve.worker.http.listener import (
     Listener,
     ListenerOptions,
+    cors_of,
     publicly,
     route_tree,
     routes,
@@ -326,7 +327,9 @@ class WorkerServer:
             if public
             else {"keep_alive": plan.inner_keep_alive * SERVER_KEEP_ALIVE}
         )
-        responder = Responder(self.node.name, public=public, debug=plan.debug)
+        cors = cors_of(plan) if public else None
+        common = b"" if cors is None else cors.common
+        responder = Responder(self.node.name, public=public, debug=plan.debug, lines=common)
         prefix = listen.root_path if public else ""
         listener = Listener(
             self.app,
@@ -343,6 +346,7 @@ class WorkerServer:
                 self.node.options.forward_headers if self.node.name == plan.entry else ()
             ),
             tree=route_tree(self.apis.values(), prefix),
+            cors=cors,
             **rest,
         )
         self.neighbours.membership.watch_suspicions(self.node.name, listener.suspect)

@@ -15,8 +15,8 @@
                                     taken
 
 A public request is checked by `strict` (what two readers could read in two ways) and `browsers`
-(hosts and origins), refused by `dispatch.shedding` when it would be late, and noted by
-`access_log`. `forwarded` says who its client is behind a proxy.
+(hosts and origins; `cors` lets pages of other origins in), refused by `dispatch.shedding` when it
+would be late, and noted by `access_log`. `forwarded` says who its client is behind a proxy.
 
 The way of one: `PublicConnection.data_received` -> `on_headers_complete` -> `begin_request` ->
 `HttpRequest.headers_complete` -> `message_complete` -> `_execute` -> the executor, a batch or the

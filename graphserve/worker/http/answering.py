@@ -29,7 +29,6 @@ from graphserve.worker.dispatch.shedding import noted
 from graphserve.worker.dispatch.slots import Permit
 from graphserve.worker.http.access_log import log_answer, shown
 from graphserve.worker.http.listener import Listener
-from graphserve.worker.http.response import Responder
 from graphserve.worker.http.routing import RoutedCall
 from graphserve.worker.http.transport import Address, FlowControl, Writer
 from graphserve.worker.stream.request_body import RequestBody
@@ -101,7 +100,7 @@ class AnswerableRequest:
 
     `trust` is what it may do more than a client, `accepts` its Accept header as it came,
     `body_stream` its body if the API reads it as it comes, `lost` whether the client is gone,
-    `started` when it began, by `time.perf_counter`.
+    `responder` what makes the bytes of its answer, `started` when it began, by `time.perf_counter`.
     """
 
     __slots__ = (
@@ -119,6 +118,7 @@ class AnswerableRequest:
         "http_1_0",
         "keep_alive",
         "lost",
+        "responder",
         "response_complete",
         "routed",
         "started",
@@ -149,6 +149,7 @@ class AnswerableRequest:
         self.accepts = b""
         self._accept: AnswerFormat = _JSON
         self.keep_alive = keep_alive and not listener.closing
+        self.responder = listener.responder
         self._throttle = listener.throttles.get(api.plan.name)
         # how far it is
         self.body_stream: RequestBody | None = None
@@ -163,11 +164,6 @@ class AnswerableRequest:
     def api(self) -> BoundApi:
         """Return the API that it is for."""
         return self._api
-
-    @property
-    def responder(self) -> Responder:
-        """Return what makes the bytes of answers."""
-        return self.connection.listener.responder
 
     @property
     def transport(self) -> Writer:
@@ -283,12 +279,11 @@ class AnswerableRequest:
     ) -> None:
         if self.body_stream is not None and not self._whole:  # (`respond`)
             self.keep_alive = False
-        responder = self.connection.listener.responder
         request_id = self.context.request_id
         whole = None if status in BODILESS else body
         self.finish(
             status,
-            responder.said(status, fields, content_type, whole, request_id, self.keep_alive),
+            self.responder.said(status, fields, content_type, whole, request_id, self.keep_alive),
         )
 
     def _refuse_arguments(self, error: BaseException) -> None:
@@ -305,7 +300,7 @@ class AnswerableRequest:
             self.fail(error)
 
     def _refuse_untaken(self, why: str, how: str) -> None:
-        node = self.connection.listener.responder.node
+        node = self.responder.node
         name = f"{node}.{self._api.plan.name}"
         error = problem.UnreadableArguments(
             f"{node} could not take the arguments of {name}: {why}", how, node=node
@@ -318,8 +313,7 @@ class AnswerableRequest:
         """Answer with an error."""
         if self.body_stream is not None and not self._whole:
             self.keep_alive = False
-        responder = self.connection.listener.responder
-        status, data = responder.error(
+        status, data = self.responder.error(
             noted(exc, self._throttle),
             self.trust,
             self.context,
@@ -339,16 +333,13 @@ class AnswerableRequest:
         # the API did not want the rest of the body
         if self.body_stream is not None and not self._whole:
             self.keep_alive = False
-        responder = self.connection.listener.responder
         self.finish(
-            200, responder.result(body, self._accept, self.context.request_id, self.keep_alive)
+            200, self.responder.result(body, self._accept, self.context.request_id, self.keep_alive)
         )
 
     def refuse(self, exc: CallError, close: bool = True) -> None:
         """Answer with a refusal that needs no word in the log."""
-        status, data = self.connection.listener.responder.problem(
-            exc, self.trust, self.context, self.keep_alive
-        )
+        status, data = self.responder.problem(exc, self.trust, self.context, self.keep_alive)
         self._write(data, status, close)
 
     def _write(self, data: bytes, status: int, close: bool = True) -> None:

@@ -13,13 +13,18 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from graphserve.call.request import new_request_id
+from graphserve.errors import CallError
 from graphserve.logs import records
+from graphserve.wire import problem
 from graphserve.wire.headers import (
     CHUNKED,
     CLOSE,
     CONNECTION,
     CONTENT_LENGTH,
     CONTENT_TYPE,
+    INTERNAL_PREFIX,
+    REQUEST_ID,
     TRANSFER_ENCODING,
 )
 from graphserve.wire.reason_phrases import phrase
@@ -214,3 +219,22 @@ class AsgiRequest:
             self._transport.close()
         if self._on_complete is not None:
             self._on_complete()
+
+
+async def send_answer(
+    send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+) -> None:
+    """Send a whole answer; its length is added to the headers."""
+    length = (CONTENT_LENGTH, b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_problem(send: Send, error: CallError, node: str) -> None:
+    """Send an error as an answer of a node."""
+    request_id = new_request_id()
+    status, pairs, body = problem.encode(
+        error, node=node, request_id=request_id.decode(), with_details=False
+    )
+    kept = [(name, value) for name, value in pairs if not name.startswith(INTERNAL_PREFIX)]
+    await send_answer(send, status, [*kept, (REQUEST_ID, request_id)], body)

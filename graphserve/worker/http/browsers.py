@@ -98,7 +98,11 @@ def foreign_host(host: bytes) -> HttpProblem:
 
 
 def fault(
-    method: bytes, executes: bool, headers: Headers, own: Callable[[], list[tuple[str, bytes]]]
+    method: bytes,
+    executes: bool,
+    headers: Headers,
+    own: Callable[[], list[tuple[str, bytes]]],
+    allows: Callable[[bytes], bool] | None = None,
 ) -> HttpProblem | None:
     """Return why a request is refused that a browser sends for a page of another site; None if it
     is none.
@@ -108,15 +112,18 @@ def fault(
         executes: whether the target is an API; the rest only shows something.
         headers: names in lower case.
         own: gives the schemes and hosts that this port is reached at, as far as this request says.
+        allows: returns whether pages of an origin may call, if those of some other ones may.
     """
     if method in SAFE and (not executes or method == b"OPTIONS"):
+        return None
+    origins = [value for name, value in headers if name == ORIGIN]
+    if allows is not None and len(origins) == 1 and allows(origins[0]):
         return None
     sites = [value.strip().lower() for name, value in headers if name == SEC_FETCH_SITE]
     if sites:  # the browser has compared what it knows, and a page cannot set this header
         if OWN_SITES.issuperset(sites):
             return None
         return _foreign_page("Sec-Fetch-Site", sites[-1])
-    origins = [value for name, value in headers if name == ORIGIN]
     if origins and not {origin(value) for value in origins} <= {
         _normal(scheme, host) for scheme, host in own()
     }:
@@ -143,7 +150,7 @@ def _foreign_page(header: str, value: bytes) -> HttpProblem:
     return HttpProblem(
         403,
         f"a browser sends this for a page of another site ({header}: {shown(value)}), which may"
-        " call no API",
+        " call no API: --cors-origin says whose pages may",
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from email.utils import formatdate
-from typing import NotRequired, Protocol, TypedDict
+from typing import TYPE_CHECKING, NotRequired, Protocol, TypedDict
 
 from graphserve.call.remote import error_of
 from graphserve.call.suspicions import Suspicions
 from graphserve.errors import CallError, RemoteError
-from graphserve.graph.plan import ListenPlan
+from graphserve.graph.plan import ListenPlan, Plan
 from graphserve.loop.poller import poller
 from graphserve.wire.extensions import Fetch, Place, no_memory
 from graphserve.wire.headers import CONNECTION, ERROR_KIND
@@ -31,6 +31,9 @@ from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
 from graphserve.worker.http.routing import RoutedCall, RouteTree
 from graphserve.worker.http.strict import plain
+
+if TYPE_CHECKING:
+    from graphserve.worker.http.cors import Cors
 
 FAILED = 500  # of an API that raised what is no Problem
 EVERY_HOST = AllowedHosts(("*",))
@@ -88,6 +91,7 @@ class Listener:
         hosts: those that the public port answers to.
         forward_headers: names of headers of clients that travel down with each call.
         tree: finds the APIs that are asked for in other ways, if there are such.
+        cors: pages of which other origins may call, if any may.
     """
 
     def __init__(
@@ -112,6 +116,7 @@ class Listener:
         hosts: AllowedHosts = EVERY_HOST,
         forward_headers: Iterable[str] = (),
         tree: RouteTree | None = None,
+        cors: Cors | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.readers = poller(self.loop)
@@ -131,16 +136,11 @@ class Listener:
         self._prefix = plain(root_path.rstrip("/").encode())
         self.hosts = hosts
         self.forward_headers = frozenset(name.lower().encode() for name in forward_headers)
-        logged: AsgiApp = AccessLog(app) if access_log else app
-        self.proxies: TrustedProxies | None = None
-        if proxy_headers and responder.public:
-            self.proxies = TrustedProxies(logged, forwarded_allow_ips)
-        self.app: AsgiApp = self.proxies or logged
-        # (only the log wants to know who each client is)
-        self.logged_proxies = self.proxies if access_log else None
+        self._trusted = forwarded_allow_ips if proxy_headers and responder.public else None
         # Until there is another Plan: see `serve`.
         self.throttles: dict[str, AdaptiveThrottle] = {}
-        self.serve(apis, executor, responder, relay, tree)
+        self._innermost = app
+        self.serve(apis, executor, responder, relay, tree, cors)
         self.fast_parser = None if responder.public else FastParser(responder.node, apis.values())
         # What changes.
         self.suspicions: Suspicions | None = None  # of calls that kill workers of this node
@@ -161,8 +161,22 @@ class Listener:
         responder: Responder,
         relay: Relay,
         tree: RouteTree | None = None,
+        cors: Cors | None = None,
     ) -> None:
         """Serve these from now on."""
+        self.cors = cors
+        app = self._innermost
+        if cors is not None:
+            from graphserve.worker.http.cors import CorsApp
+
+            app = CorsApp(app, cors, responder.node)
+        logged: AsgiApp = AccessLog(app) if self.access_log else app
+        self.proxies: TrustedProxies | None = None
+        if self._trusted is not None:
+            self.proxies = TrustedProxies(logged, self._trusted)
+        self.app: AsgiApp = self.proxies or logged
+        # (only the log wants to know who each client is)
+        self.logged_proxies = self.proxies if self.access_log else None
         self.apis = apis
         self.tree = tree
         self.executor = executor
@@ -278,6 +292,15 @@ def route_tree(apis: Iterable[BoundApi], prefix: str = "") -> RouteTree | None:
     """Return what finds APIs that `routes` does not; None if there are none."""
     found = RouteTree(apis, prefix)
     return None if found.simple else found
+
+
+def cors_of(plan: Plan) -> Cors | None:
+    """Return which pages of other origins may call at the port of a graph; None if none may."""
+    if not plan.cors:
+        return None
+    from graphserve.worker.http.cors import Cors
+
+    return Cors(plan.cors)
 
 
 def publicly(listen: ListenPlan) -> ListenerOptions:

@@ -30,6 +30,7 @@ from graphserve.worker.http.asgi import VERSIONS, AsgiRequest, Scope
 from graphserve.worker.http.fast_parser import FastParser
 from graphserve.worker.http.listener import HEADERS_TIMEOUT, Listener
 from graphserve.worker.http.request import HttpRequest
+from graphserve.worker.http.response import Responder
 from graphserve.worker.http.strict import RequestRefused
 from graphserve.worker.http.transport import Address, FlowControl, local_address, remote_address
 from graphserve.worker.stream.request_body import RequestBody
@@ -277,6 +278,8 @@ class HttpConnection(asyncio.Protocol):
             self, api, keep_alive, context, is_next=is_next, http_1_0=http_1_0, client=client,
             routed=routed,
         )  # fmt: skip
+        if self.listener.cors is not None:
+            request.responder = self.responder_of_request()
         self.request = request
         self.head_complete = True
         if not is_next:
@@ -444,6 +447,10 @@ class HttpConnection(asyncio.Protocol):
             self._drop_request(self.rejection)
         self._answer_rejection()
 
+    def responder_of_request(self) -> Responder:
+        """Return what answers the request whose head came last."""
+        return self.listener.responder
+
     def came_in_part(self, size: int) -> None:
         """Note that these bytes have come, and the request is not complete."""
 
@@ -555,7 +562,7 @@ class HttpConnection(asyncio.Protocol):
         rejection.end()
         if not rejection.answered:
             context = CallContext(new_request_id())
-            status, data = self.listener.responder.problem(
+            status, data = self.responder_of_request().problem(
                 rejection.problem, self.trust, context, keep=False
             )
             self.transport.write(data)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Protocol
 
@@ -64,20 +65,25 @@ class Responder:
         node: the node that answers.
         public: whether they have what clients expect: a date, and the request's id.
         debug: whether answers carry exception text, whoever asked.
+        lines: of headers that each of them has.
     """
 
-    def __init__(self, node: str, *, public: bool, debug: bool) -> None:
+    def __init__(self, node: str, *, public: bool, debug: bool, lines: bytes = b"") -> None:
         self.node = node
         self.public = public
         self.debug = debug
+        self._lines = lines
         self._common = b""
         self.refresh()
 
     def refresh(self) -> None:
         """Note the time, for the date header; called once a second."""
-        self._common = (
-            b"date: " + formatdate(usegmt=True).encode() + b"\r\n" if self.public else b""
-        )
+        date = b"date: " + formatdate(usegmt=True).encode() + b"\r\n" if self.public else b""
+        self._common = date + self._lines
+
+    def _ending(self, names: Iterable[bytes]) -> bytes:
+        """Return the last lines of a head that has headers of these names."""
+        return self._common
 
     def result(self, body: bytes, format: AnswerFormat, request_id: bytes, keep: bool) -> bytes:
         """Return the answer with a result."""
@@ -117,7 +123,8 @@ class Responder:
         lines += [b"%s: %s\r\n" % field for field in fields]
         if self.public:
             lines.append(_REQUEST_ID_LINE % request_id)
-        return b"".join((*lines, self._common, _END if keep else _CLOSE_END, body or b""))
+        ending = self._ending(name for name, _ in fields)
+        return b"".join((*lines, ending, _END if keep else _CLOSE_END, body or b""))
 
     def error(
         self, exc: BaseException, trust: Trust, context: CallContext, keep: bool, api: str = ""
@@ -157,11 +164,12 @@ class Responder:
         lines = [b"\r\n", *(b"%s: %s\r\n" % field for field in fields)]
         if not any(name == CACHE_CONTROL for name, _ in fields):
             lines.append(b"cache-control: no-store\r\n")
+        ending = self._ending(name for name, _ in fields)
         return b"".join((
             _STREAM, content_type, *lines,
             CHUNKED if chunked else b"",
             _REQUEST_ID_LINE % request_id if self.public else b"",
-            self._common, _END if keep else _CLOSE_END,
+            ending, _END if keep else _CLOSE_END,
         ))  # fmt: skip
 
     def problem(
@@ -177,13 +185,37 @@ class Responder:
         for name, value in headers:
             if trust.hop or not name.startswith(INTERNAL_PREFIX):
                 lines.append(b"%s: %s\r\n" % (name, value))
-        lines += [_LENGTH_LINE % len(body), _REQUEST_ID_LINE % context.request_id, self._common]
+        names = [name for name, _ in headers if not name.startswith(INTERNAL_PREFIX)]
+        lines += [_LENGTH_LINE % len(body), _REQUEST_ID_LINE % context.request_id]
+        lines.append(self._ending(names))
         lines += [_END if keep else _CLOSE_END, body]
         return status, b"".join(lines)
 
     def tells(self, trust: Trust) -> bool:
         """Return whether an answer may have the text of an exception."""
         return self.debug or trust.texts
+
+
+class CrossOriginResponder(Responder):
+    """Makes the answers to one request of a page of another origin, which may read them.
+
+    Args:
+        base: makes the answers to others.
+        leave: makes the lines that let it, of the names of headers that the answer has.
+    """
+
+    def __init__(self, base: Responder, leave: Callable[[Iterable[bytes]], bytes]) -> None:
+        self._base = base
+        self._leave = leave
+        super().__init__(base.node, public=base.public, debug=base.debug)
+
+    def _ending(self, names: Iterable[bytes]) -> bytes:
+        return self._base._ending(names) + self._leave(names)
+
+    def result(self, body: bytes, format: AnswerFormat, request_id: bytes, keep: bool) -> bytes:
+        """Return the answer with a result."""
+        self._common = self._ending(())
+        return super().result(body, format, request_id, keep)
 
 
 class StreamedRequest(Protocol):

@@ -8,20 +8,16 @@ the entry imports it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from graphserve.call.request import new_request_id
 from graphserve.errors import CallError, closest
 from graphserve.system import own_json
-from graphserve.wire import problem
 from graphserve.wire.formats import Format
-from graphserve.wire.headers import ALLOW, CONTENT_LENGTH, CONTENT_TYPE, INTERNAL_PREFIX, REQUEST_ID
+from graphserve.wire.headers import ALLOW, CONTENT_TYPE
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.dispatch.executor import BoundApi
+from graphserve.worker.http.asgi import AsgiApp, Receive, Scope, Send, send_answer, send_problem
 from graphserve.worker.http.routing import RouteTree
-
-if TYPE_CHECKING:
-    from graphserve.worker.http.asgi import AsgiApp, Receive, Scope, Send
 
 
 class Health:
@@ -94,7 +90,7 @@ class App:
         path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
         if path in self._health and method in ("GET", "HEAD"):
             status, value = self._health[path]()
-            await _send(
+            await send_answer(
                 send, status, [(CONTENT_TYPE, Format.JSON.value)], own_json.dumps(value).encode()
             )
         elif method == "OPTIONS" and (allow := self._allowed(path)):
@@ -131,12 +127,7 @@ class App:
 
     async def answer(self, send: Send, error: CallError) -> None:
         """Answer with an error."""
-        request_id = new_request_id()
-        status, pairs, body = problem.encode(
-            error, node=self.health.node, request_id=request_id.decode(), with_details=False
-        )
-        kept = [(name, value) for name, value in pairs if not name.startswith(INTERNAL_PREFIX)]
-        await _send(send, status, [*kept, (REQUEST_ID, request_id)], body)
+        await send_problem(send, error, self.health.node)
 
     def _is_api(self, path: str, method: str) -> bool:
         """Return whether a path is an API's. At `/` there is a page too, for who asks to read."""
@@ -152,12 +143,6 @@ class App:
         if path in self._health or (path == "/" and allowed and self.pages is not None):
             allowed |= {"GET", "HEAD"}
         return ", ".join(sorted(allowed))
-
-
-async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    length = (CONTENT_LENGTH, b"%d" % len(body))
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
-    await send({"type": "http.response.body", "body": body})
 
 
 def openapi_document(

@@ -13,7 +13,7 @@ import httptools
 
 from graphserve.call.context import CallContext, earliest
 from graphserve.call.request import new_request_id
-from graphserve.wire.headers import CONTENT_LENGTH, HOST, TRANSFER_ENCODING
+from graphserve.wire.headers import CONTENT_LENGTH, HOST, ORIGIN, TRANSFER_ENCODING
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.dispatch.slots import has_hung_up
 from graphserve.worker.http import browsers, strict
@@ -34,6 +34,7 @@ from graphserve.worker.http.listener import Listener
 from graphserve.worker.http.protocol import STOPPED, HttpConnection
 from graphserve.worker.http.public.timeouts import Timeouts
 from graphserve.worker.http.request import HttpRequest
+from graphserve.worker.http.response import Responder
 from graphserve.worker.http.strict import RequestRefused
 from graphserve.worker.http.transport import untaken
 
@@ -419,8 +420,20 @@ class PublicConnection(HttpConnection):
                 raise RequestRefused(browsers.foreign_host(host))
         executes = self.listener.executes(method, self.url)
         own = lambda: self._origins([*asked, *named])  # noqa: E731
-        if (problem := browsers.fault(method, executes, self.headers, own)) is not None:
+        cors = self.listener.cors
+        allows = None if cors is None else cors.allows
+        problem = browsers.fault(method, executes, self.headers, own, allows)
+        if problem is not None:
             raise RequestRefused(problem)
+
+    def responder_of_request(self) -> Responder:
+        """Return what answers the request whose head came last: a page of another origin may have
+        leave to read it.
+        """
+        listener = self.listener
+        if listener.cors is None or ORIGIN not in self._said:
+            return listener.responder
+        return listener.cors.responder(listener.responder, self._said[ORIGIN])
 
     def _origins(self, hosts: list[bytes]) -> list[tuple[str, bytes]]:
         """Return the origins of the pages of this port, as scheme and host."""
