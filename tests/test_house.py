@@ -146,8 +146,8 @@ def test_no_modules_import_each_other() -> None:
     assert not HOUSE.circles()
 
 
-def test_no_public_class_has_the_name_of_another() -> None:
-    assert not HOUSE.repeated_classes()
+def test_no_public_class_or_type_alias_has_the_name_of_another() -> None:
+    assert not HOUSE.repeated_types()
 
 
 @pytest.mark.parametrize("path", modules(), ids=shown)

@@ -14,12 +14,12 @@ import pytest
 
 from graphserve.system import messages
 from graphserve.system.channel import Channel
-from graphserve.system.messages import MalformedMessage, Message, decode, encode
+from graphserve.system.messages import ControlMessage, MalformedMessage, decode, encode
 
 NODE = messages.NodeNews(
     "Model", "ready", (messages.WorkerNews(7, "/run/x", "ready"),), starts=False, next_at=None
 )
-EXAMPLES: list[Message] = [
+EXAMPLES: list[ControlMessage] = [
     messages.Imported(),
     messages.WarmingUp(),
     messages.Ready("/run/x"),
@@ -50,12 +50,12 @@ EXAMPLES: list[Message] = [
 
 def test_every_message_is_here() -> None:
     assert {type(each) for each in EXAMPLES} == {
-        kind for kind in Message.__subclasses__() if kind.type
+        kind for kind in ControlMessage.__subclasses__() if kind.type
     }
 
 
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: message.type)
-def test_a_message_arrives_as_it_was_sent(message: Message) -> None:
+def test_a_message_arrives_as_it_was_sent(message: ControlMessage) -> None:
     line = encode(message, 2)
     assert line.endswith(b"\n")
     assert b"\n" not in line[:-1]
@@ -63,7 +63,7 @@ def test_a_message_arrives_as_it_was_sent(message: Message) -> None:
 
 
 @pytest.mark.parametrize("message", EXAMPLES, ids=lambda message: message.type)
-def test_a_field_that_is_missing_or_of_another_type_is_noticed(message: Message) -> None:
+def test_a_field_that_is_missing_or_of_another_type_is_noticed(message: ControlMessage) -> None:
     value = json.loads(encode(message))
     for name in message.fields:
         for wrong in (
@@ -115,9 +115,9 @@ def test_messages_are_immutable_and_made_whole() -> None:
 def test_lines_that_are_no_messages_end_nothing() -> None:
     """User code may write to the connection: what comes after is read, with its descriptors."""
 
-    async def main() -> tuple[list[Message], list[str], list[str]]:
+    async def main() -> tuple[list[ControlMessage], list[str], list[str]]:
         near, far = socket.socketpair()
-        came: list[Message] = []
+        came: list[ControlMessage] = []
         complaints: list[str] = []
         ends: list[str] = []
         done = asyncio.Event()
@@ -125,7 +125,7 @@ def test_lines_that_are_no_messages_end_nothing() -> None:
         def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
             complaints.append(context["message"])
 
-        def on_message(message: Message, fds: list[int]) -> None:
+        def on_message(message: ControlMessage, fds: list[int]) -> None:
             came.append(message)
             for fd in fds:
                 os.close(fd)

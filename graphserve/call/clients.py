@@ -16,7 +16,13 @@ from graphserve.call.lanes.pooled import PooledLane
 from graphserve.call.lanes.queue import QueueLane
 from graphserve.call.membership import Membership
 from graphserve.call.memory_sharing import Sharing
-from graphserve.call.remote import Decode, DependencyApi, Encode, RemoteApi, TypedClient
+from graphserve.call.remote import (
+    DecodeResult,
+    DependencyApi,
+    EncodeArguments,
+    RemoteApi,
+    TypedClient,
+)
 from graphserve.call.retry_budget import RetryBudget
 from graphserve.graph.importer import Target, load
 from graphserve.graph.plan import URL_LEVELS, ApiPlan, EdgePlan, NodePlan, Plan
@@ -317,7 +323,9 @@ def _load(target: str, main: str | None) -> type:
     return load(Target(*target.split(":")), main)
 
 
-def codecs(cls: type | None, api: ApiPlan, sharing: Sharing | None = None) -> tuple[Encode, Decode]:
+def codecs(
+    cls: type | None, api: ApiPlan, sharing: Sharing | None = None
+) -> tuple[EncodeArguments, DecodeResult]:
     """Return how arguments and results of an API of this graph are written and read; without a
     class, by their nature.
     """
@@ -329,7 +337,7 @@ def codecs(cls: type | None, api: ApiPlan, sharing: Sharing | None = None) -> tu
     return partial(arguments.encode, place=place), partial(result.decode, fetch=fetch)
 
 
-def public_codecs(cls: type | None, api: ApiPlan) -> tuple[Encode, Decode]:
+def public_codecs(cls: type | None, api: ApiPlan) -> tuple[EncodeArguments, DecodeResult]:
     """Return the same for a service whose public port is called."""
     arguments, result = _codecs(cls, api)
     if not api.is_plain:

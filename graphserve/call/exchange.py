@@ -26,7 +26,7 @@ from graphserve.graph.plan import ApiPlan
 from graphserve.loop.reply import Reply
 from graphserve.loop.shield import shielded
 from graphserve.loop.timers import Timer, set_timer
-from graphserve.wire.headers import ARGUMENTS_UNREAD
+from graphserve.wire.headers import ARGUMENTS_UNREAD, Headers
 from graphserve.wire.shared_buffers import Ticket, done
 from graphserve.wire.trust import PEER, PUBLIC
 
@@ -39,11 +39,10 @@ LEFT = "the client went away before the body was complete"
 ANY_RUNS = 1 << 30  # where only the retry budget and the deadline bound how often a call runs
 LARGEST_RETRY = 64 * 1024  # bytes of a request that may run a second time
 
-Headers = list[tuple[bytes, bytes]]
-Answer = tuple[int, Headers, bytes]
-
 # what a lane sends: bytes on a socket, an httpx request, a call in this process
 RequestT = TypeVar("RequestT")
+# makes it of the context, the deadline, and the encoded arguments
+Compose = Callable[[CallContext | None, int | None, bytes], RequestT]
 
 
 class ResultLost(Exception):
@@ -90,11 +89,8 @@ class Lane(Protocol[RequestT]):
 class TypedLane(Lane[RequestT], Protocol[RequestT]):
     """A lane that typed calls take."""
 
-    def composer(
-        self, api: ApiPlan, *, checked: bool, caller: str
-    ) -> Callable[[CallContext | None, int | None, bytes], RequestT]:
-        """Return a function that makes, of the context, the deadline and the encoded arguments,
-        what this lane sends.
+    def composer(self, api: ApiPlan, *, checked: bool, caller: str) -> Compose[RequestT]:
+        """Return a function that makes what this lane sends.
 
         `checked`: the service holds the result to its annotation, since the caller has none.
         `caller`: the node that calls; a service elsewhere is not told.

@@ -24,9 +24,7 @@ from graphserve.call.connection import CUT, Connection
 from graphserve.call.context import CallContext, current, earliest, shortest
 from graphserve.call.exchange import (
     ANY_RUNS,
-    Answer,
     Exchange,
-    Headers,
     Lane,
     NotSent,
     ThreadUpload,
@@ -49,6 +47,7 @@ from graphserve.wire.headers import (
     FORWARDED,
     HOP_BY_HOP,
     INTERNAL_PREFIX,
+    Headers,
     head_fault,
 )
 from graphserve.wire.trust import MADE
@@ -607,7 +606,7 @@ def _no_bytes(piece: object) -> CallError:
     return RemoteError(f"a piece of the body of a request is bytes, not {type(piece).__name__}")
 
 
-def _raw(status: int, headers: Headers, body: bytes) -> Answer:
+def _raw(status: int, headers: Headers, body: bytes) -> Head:
     return status, headers, body
 
 

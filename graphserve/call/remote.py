@@ -20,7 +20,6 @@ from graphserve.call.context import CallContext, current, earliest
 from graphserve.call.exchange import (
     ANY_RUNS,
     Exchange,
-    Headers,
     RequestT,
     ResultLost,
     TypedExchange,
@@ -40,12 +39,12 @@ from graphserve.loop.reply import Reply
 from graphserve.loop.shield import shielded
 from graphserve.wire import problem
 from graphserve.wire.exceptions import ErrorDetail, Unsendable
-from graphserve.wire.headers import ERROR_KIND
+from graphserve.wire.headers import ERROR_KIND, Headers
 from graphserve.wire.shared_buffers import UnreadableMemory
 from graphserve.wire.validation_errors import problem as wrong
 
-Encode = Callable[[dict[str, object]], bytes]  # the arguments of a call, by name
-Decode = Callable[[bytes], object]  # its result, or an item of its stream
+EncodeArguments = Callable[[dict[str, object]], bytes]  # the arguments of a call, by name
+DecodeResult = Callable[[bytes], object]  # its result, or an item of its stream
 
 
 @dataclass(frozen=True)
@@ -70,8 +69,8 @@ class DependencyApi(Generic[RequestT]):
     plan: ApiPlan
     node: str
     lane: TypedLane[RequestT]
-    encode: Encode
-    decode: Decode
+    encode: EncodeArguments
+    decode: DecodeResult
     timeout: float | None
     slack: float
     sharing: Sharing | None = None

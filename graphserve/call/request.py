@@ -28,8 +28,6 @@ from graphserve.wire.headers import (
 )
 from graphserve.wire.trust import Trust
 
-Compose = Callable[[CallContext | None, int | None, bytes], bytes]
-
 # Header lines; a fast connection reads exactly these without a parser.
 _CALLER_LINE = CALLER + b": %s\r\n"
 _CONTENT_TYPE_LINE = CONTENT_TYPE + b": %s\r\n"
@@ -49,7 +47,7 @@ def composer(
     *,
     checked: bool = False,
     caller: str = "",
-) -> Compose:
+) -> Callable[[CallContext | None, int | None, bytes], bytes]:
     """Return a function that makes whole requests to one API; the head is prepared here, once.
 
     Args:

@@ -12,12 +12,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Generic
 
-from graphserve.call.exchange import Headers, Lane, RequestT, TypedExchange
+from graphserve.call.exchange import Lane, RequestT, TypedExchange
 from graphserve.call.misuse import NotAResult
 from graphserve.declare.typed import Stream
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError
 from graphserve.wire import problem
 from graphserve.wire.formats import END, ERROR, FrameReader
+from graphserve.wire.headers import Headers
 from graphserve.wire.shared_buffers import Ticket
 
 if TYPE_CHECKING:

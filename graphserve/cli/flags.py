@@ -19,8 +19,8 @@ from graphserve.config.values import (
     CERTIFICATES,
     SIZE,
     SWITCH,
-    Kind,
     ValueSource,
+    ValueType,
 )
 from graphserve.errors import ConfigurationError
 
@@ -87,7 +87,7 @@ def _option(flag: Flag) -> Callable[[C], C]:
 
 
 def checked(
-    name: str, kind: Kind[object]
+    name: str, kind: ValueType[object]
 ) -> Callable[[click.Context, click.Parameter, object], object]:
     """Return a callback that parses the value of an option;
     a value that is not of this kind is wrong usage.

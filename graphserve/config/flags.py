@@ -12,7 +12,7 @@ from graphserve.config import values as v
 from graphserve.config.model import Config
 from graphserve.graph.plan import ListenPlan, Settings, TlsPlan
 
-Part = Literal["listen", "tls", "settings", "config", "loader"]
+Section = Literal["listen", "tls", "settings", "config", "loader"]
 _PARTS: dict[str, type[ListenPlan | TlsPlan | Settings | Config]] = {
     "listen": ListenPlan,
     "tls": TlsPlan,
@@ -38,8 +38,8 @@ class Flag:
     """
 
     name: str
-    kind: v.Kind[object]
-    part: Part
+    kind: v.ValueType[object]
+    part: Section
     field: str
     help: str
     short: str = ""

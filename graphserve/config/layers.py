@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from graphserve.config.envfile import read_env
-from graphserve.config.flags import BY_KEY, FLAGS, Flag, Part
+from graphserve.config.flags import BY_KEY, FLAGS, Flag, Section
 from graphserve.config.model import Config
 from graphserve.config.values import ValueSource
 from graphserve.errors import ConfigurationError, ExitCode, UnknownOptionError
@@ -313,7 +313,7 @@ def _build(
     return Config(settings, **_part(values, "config"), files=files, env=env)
 
 
-def _part(values: Layer, part: Part) -> dict[str, Any]:
+def _part(values: Layer, part: Section) -> dict[str, Any]:
     """Return the fields of one part of the Config; the kinds of their flags have checked them."""
     return {
         flag.field: values[flag.key] for flag in FLAGS if flag.part == part and flag.key in values

@@ -67,7 +67,7 @@ V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
 
 
-class Kind(Protocol[V_co]):
+class ValueType(Protocol[V_co]):
     """One kind of value."""
 
     @property

@@ -16,7 +16,7 @@ from graphserve.errors import DeclarationError
 API = "__graphserve_api__"
 SERVICE = "__graphserve_service__"
 WARM_UP = "__warm_up__"  # the method that needs no `@service(warm_up=…)`
-Place = tuple[str, int]  # the source file and the line, counted from 1
+SourceLine = tuple[str, int]  # the source file and the line, counted from 1
 
 
 @dataclass(frozen=True)
@@ -75,12 +75,12 @@ def apis(cls: type) -> dict[str, ApiDeclaration]:
     return found
 
 
-def refuse(message: str, place: Place) -> NoReturn:
+def refuse(message: str, place: SourceLine) -> NoReturn:
     """Raise the error for a declaration that is written wrongly."""
     raise DeclarationError(message, *place) from None
 
 
-def caller() -> Place:
+def caller() -> SourceLine:
     """Return where the function that calls this one was called: the place of the declaration."""
     frame = sys._getframe(2)
     return frame.f_code.co_filename, frame.f_lineno

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NoReturn, TypeVar, overload
 
 from graphserve.declare.addresses import url_fault, without_credentials
-from graphserve.declare.declaration import API, Place, caller, declaration, refuse
+from graphserve.declare.declaration import API, SourceLine, caller, declaration, refuse
 from graphserve.declare.options import NAME, ServiceOptions, is_int, is_number
 from graphserve.errors import ConfigurationError, UnknownOptionError
 
@@ -50,7 +50,7 @@ class Dependency:
         url: str | None,
         attempts: int | None,
         optional: bool,
-        place: Place,
+        place: SourceLine,
     ) -> None:
         self.target = target
         self.inits = {key: dict(init) for key, init in inits.items()}
@@ -367,7 +367,7 @@ def dependencies(cls: type) -> dict[str, Dependency]:
 
 
 def _check_options(
-    options: Mapping[str, object], known: tuple[str, ...], where: str, place: Place
+    options: Mapping[str, object], known: tuple[str, ...], where: str, place: SourceLine
 ) -> None:
     for option in options:
         if option not in known and option in ServiceOptions.__dataclass_fields__:
@@ -380,7 +380,9 @@ def _check_options(
             refuse(str(UnknownOptionError(option, known, where)), place)
 
 
-def _checked_target(target: object, url: object, client: Client, place: Place) -> type | str | None:
+def _checked_target(
+    target: object, url: object, client: Client, place: SourceLine
+) -> type | str | None:
     if isinstance(target, str):
         _check_import_string(target, place)
         return target
@@ -403,7 +405,7 @@ def _checked_target(target: object, url: object, client: Client, place: Place) -
     return target
 
 
-def _check_import_string(target: str, place: Place) -> None:
+def _check_import_string(target: str, place: SourceLine) -> None:
     module, colon, name = target.partition(":")
     if all(part.isidentifier() for part in module.split(".")) and name.isidentifier():
         return
@@ -423,7 +425,7 @@ def _check_import_string(target: str, place: Place) -> None:
     refuse(message, place)
 
 
-def _refuse_target(target: object, place: Place) -> NoReturn:
+def _refuse_target(target: object, place: SourceLine) -> NoReturn:
     if isinstance(target, type):
         refuse(
             f"depends({target.__name__}): {target.__name__} is no service; decorate it with"
@@ -452,7 +454,7 @@ def _refuse_target(target: object, place: Place) -> NoReturn:
     )
 
 
-def _checked_name(name: object, place: Place) -> str | None:
+def _checked_name(name: object, place: SourceLine) -> str | None:
     if name is None or (isinstance(name, str) and NAME.match(name)):
         return name
     refuse(
@@ -461,13 +463,13 @@ def _checked_name(name: object, place: Place) -> str | None:
     )
 
 
-def _checked_timeout(timeout: object, place: Place) -> float | None:
+def _checked_timeout(timeout: object, place: SourceLine) -> float | None:
     if timeout is None or (is_number(timeout) and timeout > 0):
         return timeout
     refuse(f"depends(timeout={timeout!r}): timeout is a number of seconds above 0", place)
 
 
-def _checked_attempts(attempts: object, url: object, place: Place) -> int | None:
+def _checked_attempts(attempts: object, url: object, place: SourceLine) -> int | None:
     if attempts is None:
         return None
     if not is_int(attempts) or attempts < 1:
@@ -481,7 +483,7 @@ def _checked_attempts(attempts: object, url: object, place: Place) -> int | None
     return attempts
 
 
-def _checked_optional(optional: object, url: object, place: Place) -> bool:
+def _checked_optional(optional: object, url: object, place: SourceLine) -> bool:
     if optional is None:
         return False
     if not isinstance(optional, bool):
@@ -495,7 +497,7 @@ def _checked_optional(optional: object, url: object, place: Place) -> bool:
     return optional
 
 
-def _checked_init(init: object, place: Place) -> Mapping[str, object]:
+def _checked_init(init: object, place: SourceLine) -> Mapping[str, object]:
     if init is None:
         return {}
     import json
@@ -513,7 +515,7 @@ def _checked_init(init: object, place: Place) -> Mapping[str, object]:
     return init
 
 
-def _checked_inits(inits: object, place: Place) -> dict[str | None, Mapping[str, object]]:
+def _checked_inits(inits: object, place: SourceLine) -> dict[str | None, Mapping[str, object]]:
     if not isinstance(inits, Mapping) or not inits:
         refuse(
             f"depends.each(…, {inits!r}): write a mapping with a key for each node, and by key what"
@@ -538,7 +540,7 @@ def _checked_inits(inits: object, place: Place) -> dict[str | None, Mapping[str,
     return checked
 
 
-def _checked_url(url: object, init: object, place: Place) -> str | None:
+def _checked_url(url: object, init: object, place: SourceLine) -> str | None:
     if url is None:
         return None
     if not isinstance(url, str):
@@ -561,7 +563,7 @@ def _checked_url(url: object, init: object, place: Place) -> str | None:
     return url
 
 
-def _client_kind(client: object, place: Place) -> Client:
+def _client_kind(client: object, place: SourceLine) -> Client:
     if client is None:
         return "typed"
     module, name = getattr(client, "__module__", ""), getattr(client, "__qualname__", "")

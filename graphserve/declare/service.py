@@ -15,8 +15,8 @@ from graphserve.declare.declaration import (
     SERVICE,
     WARM_UP,
     ApiDeclaration,
-    Place,
     ServiceDeclaration,
+    SourceLine,
     apis,
     caller,
     refuse,
@@ -203,7 +203,7 @@ def api(*functions: object, **options: object) -> object:
     return _declare_api(fn, options, place)
 
 
-def _declare_service(cls: object, options: dict[str, object], place: Place) -> type:
+def _declare_service(cls: object, options: dict[str, object], place: SourceLine) -> type:
     if not isinstance(cls, type):
         refuse(f"@service decorates a class, not {cls!r}", place)
     where = f"@service on {cls.__name__}"
@@ -230,7 +230,7 @@ def _declare_service(cls: object, options: dict[str, object], place: Place) -> t
     return cls
 
 
-def _checked_warm_up(cls: type, given: object, where: str, place: Place) -> str | None:
+def _checked_warm_up(cls: type, given: object, where: str, place: SourceLine) -> str | None:
     if given is not None and not isinstance(given, str):
         refuse(
             f"{where}: warm_up is the name of a method, such as warm_up='prime', not {given!r}",
@@ -264,7 +264,7 @@ def _checked_warm_up(cls: type, given: object, where: str, place: Place) -> str 
     return given
 
 
-def _check_class(cls: type, place: Place) -> None:
+def _check_class(cls: type, place: SourceLine) -> None:
     for method, member in vars(cls).items():
         if isinstance(member, (staticmethod, classmethod)) and hasattr(member.__func__, API):
             refuse(
@@ -307,7 +307,7 @@ def _check_routes(cls: type, found: Mapping[str, ApiDeclaration]) -> None:
         refuse(f"{both} {why}{by}; give one route='…'", (second.file, second.line))
 
 
-def _refuse_misplaced(where: str, dependency: Dependency | None, place: Place) -> None:
+def _refuse_misplaced(where: str, dependency: Dependency | None, place: SourceLine) -> None:
     written, called = "depends(Service)", "self.dep.method(...)"
     if dependency is not None:
         written, called = dependency.written, dependency.called
@@ -318,7 +318,7 @@ def _refuse_misplaced(where: str, dependency: Dependency | None, place: Place) -
     )
 
 
-def _check_life(cls: type, place: Place) -> None:
+def _check_life(cls: type, place: SourceLine) -> None:
     if inspect.iscoroutinefunction(inspect.getattr_static(cls, "__init__")):
         refuse(
             f"{cls.__name__}.__init__ cannot be async: do what awaits in `async def"
@@ -336,7 +336,7 @@ def _check_life(cls: type, place: Place) -> None:
             )
 
 
-def _declare_api(fn: object, options: dict[str, object], place: Place) -> object:
+def _declare_api(fn: object, options: dict[str, object], place: SourceLine) -> object:
     if not inspect.isfunction(fn):
         refuse(
             f"@api decorates a method written with def or async def, not {fn!r}; put @api"
@@ -365,7 +365,7 @@ def _declare_api(fn: object, options: dict[str, object], place: Place) -> object
     return fn
 
 
-def _check_method(fn: FunctionType, place: Place) -> None:
+def _check_method(fn: FunctionType, place: SourceLine) -> None:
     outer = fn.__qualname__.rpartition(".")[0]
     if not outer or outer.endswith("<locals>"):
         hint = " (a decorator between @api and the method needs functools.wraps)" if outer else ""
@@ -391,7 +391,7 @@ def _check_method(fn: FunctionType, place: Place) -> None:
         refuse(f"{fn.__qualname__} has no 'self': write 'def {fn.__name__}(self, …)'", place)
 
 
-def _check_signature(fn: FunctionType, place: Place) -> None:
+def _check_signature(fn: FunctionType, place: SourceLine) -> None:
     for where, dependency in misplaced_in_function(fn):
         _refuse_misplaced(where, dependency, place)
     for parameter in list(inspect.signature(fn).parameters.values())[1:]:
@@ -416,7 +416,7 @@ def _check_signature(fn: FunctionType, place: Place) -> None:
         )
 
 
-def _checked_route(given: object, fn: FunctionType, where: str, place: Place) -> str:
+def _checked_route(given: object, fn: FunctionType, where: str, place: SourceLine) -> str:
     route = f"/{fn.__name__}" if given is None else given
     if (problem := route_problem(route)) is not None:
         refuse(f"{where}: {problem}", place)
@@ -438,7 +438,7 @@ def _checked_route(given: object, fn: FunctionType, where: str, place: Place) ->
     return route
 
 
-def _checked_methods(given: object, where: str, place: Place) -> tuple[HttpMethod, ...]:
+def _checked_methods(given: object, where: str, place: SourceLine) -> tuple[HttpMethod, ...]:
     methods = methods_of(given)
     if methods is None:
         upper = methods_of(given.upper()) if isinstance(given, str) else None
@@ -451,7 +451,7 @@ def _checked_methods(given: object, where: str, place: Place) -> tuple[HttpMetho
     return methods
 
 
-def _checked_batch(fn: FunctionType, batch: object, where: str, place: Place) -> Batch | None:
+def _checked_batch(fn: FunctionType, batch: object, where: str, place: SourceLine) -> Batch | None:
     if batch is None:
         return None
     if not isinstance(batch, Batch):

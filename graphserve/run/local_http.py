@@ -28,7 +28,7 @@ from graphserve.wire.formats import (
     item_format,
     stream_format,
 )
-from graphserve.wire.headers import CONTENT_TYPE
+from graphserve.wire.headers import CONTENT_TYPE, Headers
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.trust import MADE
 from graphserve.wire.url_arguments import whole
@@ -41,8 +41,6 @@ from graphserve.worker.pages.health import App, Health
 
 if TYPE_CHECKING:
     from graphserve.call.clients import HttpClient
-
-Headers = list[tuple[bytes, bytes]]
 
 
 def client(node: LocalNode, edge: EdgePlan, caller: str) -> HttpClient:

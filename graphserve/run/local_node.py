@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from graphserve.call.clients import Clients
-from graphserve.call.exchange import Exchange
+from graphserve.call.exchange import Compose, Exchange
 from graphserve.errors import (
     CallError,
     ConfigurationError,
@@ -31,7 +31,6 @@ from graphserve.logs.tracebacks import trim
 from graphserve.run.local_transport import (
     AnyExchange,
     BodySink,
-    Compose,
     LocalCall,
     LocalRequest,
     LocalSink,
@@ -155,7 +154,7 @@ class LocalNode:
             await self.clients.close()
             self._threads.shutdown(wait=quiet and self._life is not None)
 
-    def composer(self, api: ApiPlan, *, checked: bool, caller: str) -> Compose:
+    def composer(self, api: ApiPlan, *, checked: bool, caller: str) -> Compose[LocalRequest]:
         """Return a function that makes requests to one API, in the form that this lane sends."""
         return composer(api, checked=checked, caller=caller)
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 from graphserve.call.connection import CUT
 from graphserve.call.context import CallContext, traced
-from graphserve.call.exchange import Exchange, Headers
+from graphserve.call.exchange import Compose, Exchange
 from graphserve.call.request import new_request_id
 from graphserve.call.request_head import NOBODY, RequestHead
 from graphserve.errors import CallError
 from graphserve.graph.plan import ApiPlan
 from graphserve.wire import formats, problem
 from graphserve.wire.formats import AnswerFormat, Format, StreamFormat
-from graphserve.wire.headers import CACHE_CONTROL, CONTENT_TYPE
+from graphserve.wire.headers import CACHE_CONTROL, CONTENT_TYPE, Headers
 from graphserve.wire.trust import PEER, PUBLIC, Trust
 from graphserve.worker.dispatch.executor import BoundApi
 
@@ -72,10 +72,7 @@ class LocalCall:
     upload: AsyncIterator[bytes] | None
 
 
-Compose = Callable[[CallContext | None, int | None, bytes], LocalRequest]
-
-
-def composer(api: ApiPlan, *, checked: bool, caller: str) -> Compose:
+def composer(api: ApiPlan, *, checked: bool, caller: str) -> Compose[LocalRequest]:
     """Return a function that makes requests to one API, as every `TypedLane` does."""
     accept = Format.CHECKED if checked else Format.TYPED
     head = RequestHead(b"POST", api.route.encode(), [], NOBODY, caller or None)

@@ -260,7 +260,7 @@ class FallbackProcess:
             process.kill()
         await self._gone()
 
-    def on_message(self, process: WorkerProcess, message: messages.Message) -> None:
+    def on_message(self, process: WorkerProcess, message: messages.ControlMessage) -> None:
         """Do what is to be done when a process of ours says something."""
         match message:
             case messages.Imported() if process.state is WorkerState.SPAWNED:

@@ -434,7 +434,7 @@ class Fleet:
             *self.fallback.processes,
         ]
 
-    def _on_message(self, worker: WorkerProcess, message: messages.Message) -> None:
+    def _on_message(self, worker: WorkerProcess, message: messages.ControlMessage) -> None:
         node = next(
             (node for node in self.nodes if node.pool.workers.get(worker.pid) is worker), None
         )

@@ -16,7 +16,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from graphserve.system.messages import MalformedMessage, Message, decode, encode
+from graphserve.system.messages import ControlMessage, MalformedMessage, decode, encode
 
 MAX_FDS = 253  # of one message: the kernel takes no more (SCM_MAX_FD, unix(7))
 
@@ -35,7 +35,7 @@ class Channel:
     def __init__(
         self,
         sock: socket.socket,
-        on_message: Callable[[Message, list[int]], None],
+        on_message: Callable[[ControlMessage, list[int]], None],
         on_close: Callable[[], None],
         on_no_room: Callable[[], None] | None = None,
     ) -> None:
@@ -56,7 +56,7 @@ class Channel:
         """Return whether the other side has taken all that was sent."""
         return not self._outgoing
 
-    def send(self, message: Message, fds: Sequence[int] = ()) -> None:
+    def send(self, message: ControlMessage, fds: Sequence[int] = ()) -> None:
         """Send a message; it waits here while the other side is slow.
 
         Descriptors are duplicated at once.

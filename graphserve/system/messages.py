@@ -35,7 +35,7 @@ class MalformedMessage(ValueError):
 
 
 @dataclass_transform(frozen_default=True)
-class Message:
+class ControlMessage:
     """One message, immutable; its classes are declared as frozen dataclasses are.
 
     They are none because making those takes five times as long: every worker would start 10 ms
@@ -74,21 +74,21 @@ class Message:
         return f"{type(self).__name__}({fields})"
 
 
-_CLASSES: dict[str, type[Message]] = {}
+_CLASSES: dict[str, type[ControlMessage]] = {}
 
 
 # --- from a worker ---
 
 
-class Imported(Message, type="imported"):
+class Imported(ControlMessage, type="imported"):
     """Its modules are imported; it waits until what it needs is ready."""
 
 
-class WarmingUp(Message, type="warming"):
+class WarmingUp(ControlMessage, type="warming"):
     """Its instance is entered, and is warmed up now."""
 
 
-class Ready(Message, type="ready"):
+class Ready(ControlMessage, type="ready"):
     """It is initialised and listens on its own socket; the descriptor of the memory that it shares
     comes along.
 
@@ -98,26 +98,26 @@ class Ready(Message, type="ready"):
     address: str
 
 
-class Listening(Message, type="listening"):
+class Listening(ControlMessage, type="listening"):
     """It accepts at the public port: only now a worker of the entry counts as ready."""
 
 
-class Failed(Message, type="failed"):
+class Failed(ControlMessage, type="failed"):
     """It does not start."""
 
     message: str
     traceback: str
 
 
-class Draining(Message, type="draining"):
+class Draining(ControlMessage, type="draining"):
     """It takes no more calls and answers those that it took."""
 
 
-class Drained(Message, type="drained"):
+class Drained(ControlMessage, type="drained"):
     """Everything that it took is answered; it waits for `exit`."""
 
 
-class HealthReport(Message, type="health"):
+class HealthReport(ControlMessage, type="health"):
     """How it is."""
 
     executed: int  # calls, since it began
@@ -130,13 +130,13 @@ class HealthReport(Message, type="health"):
     ran_on_sync: int
 
 
-class Bound(Message, type="bound"):
+class Bound(ControlMessage, type="bound"):
     """It listens on its own socket anew; or why it cannot."""
 
     trouble: str
 
 
-class Held(Message, type="held"):
+class Held(ControlMessage, type="held"):
     """A call that it had made was lost to a worker that executed it; the same call has lost so many
     by now.
     """
@@ -146,14 +146,14 @@ class Held(Message, type="held"):
     kills: int
 
 
-class Answered(Message, type="answered"):
+class Answered(ControlMessage, type="answered"):
     """A call that was suspected of killing workers was answered."""
 
     node: str
     call: str
 
 
-class Lost(Message, type="lost"):
+class Lost(ControlMessage, type="lost"):
     """Nobody listens at a socket whose owner is said to be ready."""
 
     path: str
@@ -162,7 +162,7 @@ class Lost(Message, type="lost"):
 # --- from the supervisor ---
 
 
-class WorkerNews(Message):
+class WorkerNews(ControlMessage):
     """A worker that callers may know: ready, or draining."""
 
     pid: int
@@ -170,7 +170,7 @@ class WorkerNews(Message):
     state: str
 
 
-class NodeNews(Message):
+class NodeNews(ControlMessage):
     """What callers are told of a node; not the reason, which may be the text of an exception."""
 
     name: str
@@ -181,17 +181,17 @@ class NodeNews(Message):
     next_at: float | None
 
 
-class Members(Message, type="members"):
+class Members(ControlMessage, type="members"):
     """What has become of nodes."""
 
     nodes: tuple[NodeNews, ...]
 
 
-class RosterHandover(Message, type="roster"):
+class RosterHandover(ControlMessage, type="roster"):
     """The memory that names the workers that live comes along."""
 
 
-class Init(Message, type="init"):
+class Init(ControlMessage, type="init"):
     """What it needs is ready: initialise.
 
     The shared sockets come along, in the order of `listeners`.
@@ -203,27 +203,27 @@ class Init(Message, type="init"):
     resolving: bool = False  # to a fallback server: there is no Plan yet
 
 
-class ServePublic(Message, type="serve"):
+class ServePublic(ControlMessage, type="serve"):
     """Accept at the public port; its socket comes along."""
 
 
-class Resolved(Message, type="plan"):
+class Resolved(ControlMessage, type="plan"):
     """To a fallback server: there is a Plan now."""
 
     revision: int
 
 
-class Listeners(Message, type="listeners"):
+class Listeners(ControlMessage, type="listeners"):
     """Shared sockets, in place of those whose names were removed; they come along."""
 
     listeners: tuple[str, ...]
 
 
-class Rebind(Message, type="rebind"):
+class Rebind(ControlMessage, type="rebind"):
     """The name of its own socket was removed: listen anew."""
 
 
-class SuspectCalls(Message, type="suspicions"):
+class SuspectCalls(ControlMessage, type="suspicions"):
     """Which calls of a node kill workers, or may."""
 
     node: str
@@ -231,33 +231,33 @@ class SuspectCalls(Message, type="suspicions"):
     refused: dict[str, float]  # until when, CLOCK_MONOTONIC in seconds, by call
 
 
-class Unready(Message, type="unready"):
+class Unready(ControlMessage, type="unready"):
     """Have `/readyz` say 503 while everything is still answered."""
 
 
-class Report(Message, type="report"):
+class Report(ControlMessage, type="report"):
     """Send a `health` now."""
 
 
-class Beat(Message, type="beat"):
+class Beat(ControlMessage, type="beat"):
     """The supervisor lives, and what it said last holds."""
 
 
-class Drain(Message, type="drain"):
+class Drain(ControlMessage, type="drain"):
     """Answer what was taken."""
 
     # whether the whole node stops: siblings may still hand calls over, so wait for `exit`
     last: bool
 
 
-class Exit(Message, type="exit"):
+class Exit(ControlMessage, type="exit"):
     """Everybody has drained: end."""
 
 
 # --- reading and writing ---
 
 
-def encode(message: Message, fds: int = 0) -> bytes:
+def encode(message: ControlMessage, fds: int = 0) -> bytes:
     """Return a message as a line; `fds` descriptors come with it."""
     value = {"type": message.type, **plain(message)}
     if fds:
@@ -265,7 +265,7 @@ def encode(message: Message, fds: int = 0) -> bytes:
     return own_json.dumps(value).encode() + b"\n"
 
 
-def decode(line: bytes) -> tuple[Message, int]:
+def decode(line: bytes) -> tuple[ControlMessage, int]:
     """Return the message that a line holds, and how many descriptors come with it.
 
     Raises:
@@ -284,18 +284,18 @@ def decode(line: bytes) -> tuple[Message, int]:
     return _read(_CLASSES[kind], value), fds
 
 
-def plain(message: Message) -> dict[str, object]:
+def plain(message: ControlMessage) -> dict[str, object]:
     """Return the fields of a message as JSON values."""
     return {name: _plain(value) for name, value in message.__dict__.items()}
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, Message):
+    if isinstance(value, ControlMessage):
         return plain(value)
     return [_plain(each) for each in value] if isinstance(value, tuple) else value
 
 
-def _read(kind: type[Message], value: object) -> Message:
+def _read(kind: type[ControlMessage], value: object) -> ControlMessage:
     """Return a message of this class; fields that it does not have are not looked at."""
     if not isinstance(value, dict):
         raise MalformedMessage(f"{kind.__name__} is an object, not {value!r:.200}")

@@ -32,7 +32,7 @@ from graphserve.wire.extensions import (
 )
 from graphserve.wire.formats import (
     AnswerFormat,
-    Body,
+    BodyBytes,
     Format,
     MediaFormat,
     accept_format,
@@ -211,7 +211,7 @@ class ArgumentsCodec:
             raise MalformedBody("it is no request by a URL")
         return self._by_url.read(request)
 
-    def _take_raw(self, body: Body) -> dict[str, object]:
+    def _take_raw(self, body: BodyBytes) -> dict[str, object]:
         if self._raw is None:
             raise InvalidArguments(
                 f"{self._where} takes a JSON object of its parameters, not a raw body"
@@ -224,7 +224,7 @@ class ArgumentsCodec:
             raise refusal(self._where, explain(exc, [self._raw])) from None
 
     def _finish_all(
-        self, arguments: dict[str, object], body: Body, format: Format, source: Source
+        self, arguments: dict[str, object], body: BodyBytes, format: Format, source: Source
     ) -> None:
         # The rest of the arguments has been read: what does not fit now is told without reading
         # anything again.
@@ -245,7 +245,7 @@ class ArgumentsCodec:
         if errors:
             raise refusal(self._where, errors)
 
-    def _check_text(self, body: Body, format: Format) -> None:
+    def _check_text(self, body: BodyBytes, format: Format) -> None:
         if format is Format.JSON:
             try:
                 str(body, "utf-8")  # msgspec looks only into the strings that it keeps
@@ -253,7 +253,7 @@ class ArgumentsCodec:
                 raise malformed(exc, body) from None
 
     def _one_by_one(
-        self, error: BaseException, body: Body, format: Format, source: Source
+        self, error: BaseException, body: BodyBytes, format: Format, source: Source
     ) -> dict[str, object]:
         # Only after a failure, for it is slow: the fast path stops at the first error, and this one
         # decodes each argument by itself.
@@ -299,7 +299,9 @@ class ArgumentsCodec:
             return self._once(arguments, body, format)
         raise refusal(self._where, errors or explain(error, []), untold)
 
-    def _once(self, arguments: dict[str, object], body: Body, format: Format) -> dict[str, object]:
+    def _once(
+        self, arguments: dict[str, object], body: BodyBytes, format: Format
+    ) -> dict[str, object]:
         name = self._names.duplicate(body, format, len(arguments), self._members.json)
         if name is not None:
             raise self.duplicate(name)
@@ -403,7 +405,7 @@ class ResultCodec:
             )
             raise kind(f"the result of {self._where}: {reason}") from None
 
-    def decode(self, body: Body, fetch: Fetch = no_memory) -> object:
+    def decode(self, body: BodyBytes, fetch: Fetch = no_memory) -> object:
         """Return a result from msgpack, on the caller's side.
 
         Args:
@@ -456,7 +458,7 @@ class UntypedCodec:
                 "", arguments, lambda _, value: self._writer.public(value), exc
             ) from None
 
-    def decode(self, body: Body, fetch: Fetch = no_memory) -> object:
+    def decode(self, body: BodyBytes, fetch: Fetch = no_memory) -> object:
         """Return a result from msgpack.
 
         Raises:

@@ -39,7 +39,7 @@ from graphserve.declare.typed import Call, Stream
 from graphserve.system import own_json
 from graphserve.wire import arrays, pydantic_models, type_hints
 from graphserve.wire.exceptions import Misfit
-from graphserve.wire.formats import Body
+from graphserve.wire.formats import BodyBytes
 from graphserve.wire.media.classes import kind_of_class
 from graphserve.wire.media.kinds import (
     PACKED,
@@ -509,7 +509,9 @@ def with_large(value: object, hook: EncodeHook) -> object:
     return change(msgspec.to_builtins(value, builtin_types=_NATURAL, enc_hook=replace))
 
 
-def read_large(body: Body, hint: Hint, source: Source, refused: msgspec.ValidationError) -> object:
+def read_large(
+    body: BodyBytes, hint: Hint, source: Source, refused: msgspec.ValidationError
+) -> object:
     """Return the value of a body in which msgspec found an extension value that it did not expect.
 
     Args:

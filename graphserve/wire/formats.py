@@ -19,7 +19,7 @@ from graphserve.wire.headers import MOST_DIGITS
 
 PROBLEM = b"application/problem+json"  # an error (RFC 9457)
 
-Body = bytes | bytearray | memoryview
+BodyBytes = bytes | bytearray | memoryview
 
 _HEAD = struct.Struct("<IB")
 ITEM = 0

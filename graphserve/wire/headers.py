@@ -10,6 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+# of a request or a response: names in lower case, and values
+Headers = list[tuple[bytes, bytes]]
+
 # Names of headers, as a parser gives them: in lower case.
 ACCEPT = b"accept"
 ALLOW = b"allow"

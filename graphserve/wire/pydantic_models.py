@@ -17,8 +17,8 @@ from graphserve.wire.costs.union_branching import Branching
 from graphserve.wire.exceptions import ErrorDetail, Misfit
 from graphserve.wire.pydantic_schemas import (
     OWN,
-    Part,
     Schema,
+    SchemaPart,
     build,
     guarded,
     holds_any,
@@ -338,7 +338,7 @@ def _way(schema: Schema, config: CoreConfig, everywhere: bool, own: Way) -> Way:
 
 def _config(schema: Schema) -> CoreConfig:
     """Return the configuration of the class at the root of a schema."""
-    root: Part = schema
+    root: SchemaPart = schema
     if isinstance(root, dict) and root["type"] == "definitions":
         definitions = root["definitions"]
         root = root["schema"]

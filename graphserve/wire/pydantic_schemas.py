@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 # A schema of pydantic's (`pydantic_core.CoreSchema`), as it is walked. What is in it is a schema, a
 # list of parts, or something else that is left alone.
 Schema: TypeAlias = Mapping[str, object]
-Part: TypeAlias = object
+SchemaPart: TypeAlias = object
 
 # Takes values out of their wrappers, or refuses them.
 Spread = (
@@ -100,7 +100,7 @@ def guarded(schema: Schema) -> Schema:
     pydantic validates each element and each key, and puts it in a wrapper that no client can choose
     the hash of. Only when the hashes of all are known to be spread, they are taken out.
     """
-    parts: dict[str, Part] = {}
+    parts: dict[str, SchemaPart] = {}
     for key, part in schema.items():
         if key in _NAMED and isinstance(part, dict):
             parts[key] = {name: _guarded(one) for name, one in part.items()}
@@ -122,17 +122,17 @@ def guarded(schema: Schema) -> Schema:
     return parts
 
 
-def _guarded(part: Part) -> Part:
+def _guarded(part: SchemaPart) -> SchemaPart:
     if isinstance(part, (list, tuple)):
         return type(part)(_guarded(each) for each in part)
     return guarded(part) if isinstance(part, dict) else part
 
 
-def _type_of(part: Part) -> object:
+def _type_of(part: SchemaPart) -> object:
     return part.get("type") if isinstance(part, dict) else None
 
 
-def _wrapping(schema: Part) -> Schema:
+def _wrapping(schema: SchemaPart) -> Schema:
     return {
         "type": "function-after",
         "function": {"type": "no-info", "function": _Wrapped},
@@ -196,12 +196,12 @@ def _spread(values: list[object], is_set: bool) -> list[object]:
     return values
 
 
-def holds_any(part: Part) -> bool:
+def holds_any(part: SchemaPart) -> bool:
     """Return whether something in it may be anything, bytes too."""
     return _type_of(part) == "any" or any(map(holds_any, below(part)))
 
 
-def schema_is_keyed(part: Part) -> bool:
+def schema_is_keyed(part: SchemaPart) -> bool:
     """Return whether something in it is a set, or a dict whose keys may be anything but text."""
     if isinstance(part, dict):
         kind = part.get("type")
@@ -212,7 +212,7 @@ def schema_is_keyed(part: Part) -> bool:
     return any(map(schema_is_keyed, below(part)))
 
 
-def misplaced(part: Part) -> type | None:
+def misplaced(part: SchemaPart) -> type | None:
     """Return a class that is no type of pydantic's where a value is needed: what has it can come
     from no JSON.
     """
@@ -231,7 +231,7 @@ def misplaced(part: Part) -> type | None:
     return next((found for each in below(part) if (found := misplaced(each)) is not None), None)
 
 
-def _change(part: Part, ours: bool, everywhere: bool) -> Part:
+def _change(part: SchemaPart, ours: bool, everywhere: bool) -> SchemaPart:
     if isinstance(part, (list, tuple)):
         changed = [_change(each, ours, everywhere) for each in part]
         is_same = all(new is old for new, old in zip(changed, part, strict=True))
@@ -246,7 +246,7 @@ def _with_base64(node: Schema, ours: bool, everywhere: bool) -> Schema:
         ours = everywhere or not OWN & config.keys()
     if node.get("type") == "bytes":
         return _as_base64(node) if ours else node
-    parts: dict[str, Part] = {}
+    parts: dict[str, SchemaPart] = {}
     for key, part in node.items():
         if key in _NAMED and isinstance(part, dict):
             named = {name: _change(one, ours, everywhere) for name, one in part.items()}
@@ -257,11 +257,11 @@ def _with_base64(node: Schema, ours: bool, everywhere: bool) -> Schema:
     return {**node, **parts} if any(part is not node[key] for key, part in parts.items()) else node
 
 
-def below(part: Part) -> list[Part]:
+def below(part: SchemaPart) -> list[SchemaPart]:
     """Return the schemas in a schema, and lists of them."""
     if not isinstance(part, dict):
         return list(part) if isinstance(part, (list, tuple)) else []
-    found: list[Part] = []
+    found: list[SchemaPart] = []
     for key, each in part.items():
         if key in _NAMED and isinstance(each, dict):
             found += each.values()
@@ -270,7 +270,7 @@ def below(part: Part) -> list[Part]:
     return found
 
 
-def _classes(schema: Part) -> Iterator[type]:
+def _classes(schema: SchemaPart) -> Iterator[type]:
     if isinstance(schema, dict) and isinstance(schema.get("cls"), type):
         yield schema["cls"]
     for part in below(schema):

@@ -27,13 +27,13 @@ from graphserve.wire.extensions import (
     plain_hook,
     type_hook,
 )
-from graphserve.wire.formats import Body, Format
+from graphserve.wire.formats import BodyBytes, Format
 from graphserve.wire.signature import uses_adapter
 from graphserve.wire.type_hints import Hint
 
 T = TypeVar("T")
 
-Decode = Callable[[Body], T]
+Decode = Callable[[BodyBytes], T]
 Encode = Callable[[object], bytes]
 # Takes what msgspec has read, and gives the user's value.
 Finish = Callable[[Any, Format, Source], object]
@@ -57,7 +57,7 @@ class ValueReader(Generic[T]):
         self.msgpack: Decode[T] = self._bind(hint, None)
         self._bound: tuple[Source, Decode[T]] = (None, self.msgpack)
 
-    def read(self, body: Body, format: Format, source: Source) -> T:
+    def read(self, body: BodyBytes, format: Format, source: Source) -> T:
         """Return the value; raises what msgspec says about it. `source` as in `ext_hook`."""
         if format is _JSON:
             return self.json(body)
@@ -164,7 +164,7 @@ class ValueCodec:
     def _nans(self) -> nan.NanReader:
         return nan.NanReader(self.hint)
 
-    def load(self, body: Body, format: Format, source: Source = None) -> object:
+    def load(self, body: BodyBytes, format: Format, source: Source = None) -> object:
         """Read a value; raises what msgspec, pydantic or `Misfit` say about it."""
         try:
             value = self._reader.read(body, format, source)

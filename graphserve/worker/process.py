@@ -100,14 +100,14 @@ class SupervisorConnection:
     def __init__(
         self,
         sock: socket.socket,
-        on_message: Callable[[messages.Message, list[int]], None],
+        on_message: Callable[[messages.ControlMessage, list[int]], None],
         on_close: Callable[[], None],
         on_no_room: Callable[[], None],
     ) -> None:
         self._sock = sock
         self._channel = Channel(sock, on_message, on_close, on_no_room)
 
-    def send(self, message: messages.Message, descriptors: Sequence[int] = ()) -> None:
+    def send(self, message: messages.ControlMessage, descriptors: Sequence[int] = ()) -> None:
         """Send a message; it waits here while the supervisor is slow."""
         self._channel.send(message, descriptors)
 
@@ -225,13 +225,13 @@ class SupervisedProcess(Generic[ServerT]):
         self.host.flush()
         self.host.exit(ExitCode.STARTUP)
 
-    def _on_message(self, message: messages.Message, descriptors: list[int]) -> None:
+    def _on_message(self, message: messages.ControlMessage, descriptors: list[int]) -> None:
         self.membership.heard()
         if not self._obeys(message, descriptors):
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _obeys(self, message: messages.Message, descriptors: list[int]) -> bool:
+    def _obeys(self, message: messages.ControlMessage, descriptors: list[int]) -> bool:
         """Do what the supervisor says; return False for what makes no sense in this state, such as
         a second `init`, or a public socket for a process that drains.
         """
@@ -380,7 +380,7 @@ class Worker(SupervisedProcess["WorkerServer"]):
             tls,
         )
 
-    def _obeys(self, message: messages.Message, descriptors: list[int]) -> bool:
+    def _obeys(self, message: messages.ControlMessage, descriptors: list[int]) -> bool:
         match message:
             case messages.RosterHandover() if not self._init.done():
                 self._roster = RosterReader(descriptors[0])
@@ -451,7 +451,7 @@ class FallbackServerProcess(SupervisedProcess["FallbackServer"]):
         await server.start()
         return server
 
-    def _obeys(self, message: messages.Message, descriptors: list[int]) -> bool:
+    def _obeys(self, message: messages.ControlMessage, descriptors: list[int]) -> bool:
         match message:
             case messages.Resolved(revision=revision) if self.server is not None:
                 self._resolve(self.server, revision)

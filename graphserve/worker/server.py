@@ -25,7 +25,7 @@ from graphserve.call.membership import Membership
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.logs import records
 from graphserve.system.inherited import open_standard_streams
-from graphserve.system.messages import HealthReport, Message, WarmingUp
+from graphserve.system.messages import ControlMessage, HealthReport, WarmingUp
 from graphserve.system.rundir.paths import batch_sockets, worker_socket
 from graphserve.wire.media import pixels
 from graphserve.wire.shared_buffers import SharedMemory
@@ -198,7 +198,7 @@ class WorkerServer:
         membership: Membership,
         service: type,
         sockets: dict[str, socket.socket],
-        report: Callable[[Message], None],
+        report: Callable[[ControlMessage], None],
         owners: Container[int] | None,
         tls: ssl.SSLContext | None,
     ) -> WorkerServer:

@@ -29,7 +29,7 @@ from graphserve.supervise.rollout import Rollout
 from graphserve.supervise.states import Claim, RolloutState, WorkerState
 from graphserve.system import messages
 from graphserve.system.channel import Channel
-from graphserve.system.messages import Message
+from graphserve.system.messages import ControlMessage
 from graphserve.system.rundir.claim import RunDir
 
 PLAN = Plan(
@@ -112,7 +112,7 @@ class ScriptedWorker(WorkerProcess):
             for step in steps:
                 step()
 
-    def told(self, message: Message, fds: list[int]) -> None:
+    def told(self, message: ControlMessage, fds: list[int]) -> None:
         say = self.far.send
         for fd in fds:
             os.close(fd)
@@ -141,7 +141,7 @@ class ScriptedWorker(WorkerProcess):
             case messages.Exit():
                 self.die(0)
 
-    def send(self, message: Message, fds: list[int] | None = None) -> None:
+    def send(self, message: ControlMessage, fds: list[int] | None = None) -> None:
         if isinstance(message, messages.Drain) and not message.last:
             self.pool.bench.check_drain(self)
         super().send(message, fds)

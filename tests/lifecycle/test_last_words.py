@@ -15,20 +15,20 @@ from graphserve.supervise.revision import Revision
 from graphserve.supervise.states import WorkerState
 from graphserve.system import messages
 from graphserve.system.channel import Channel
-from graphserve.system.messages import Message
+from graphserve.system.messages import ControlMessage
 from graphserve.system.rundir.claim import RunDir
 
 PATIENCE = 30  # seconds for what comes by itself
 
 
 def test_messages_after_one_that_raised_are_dealt_with() -> None:
-    async def main() -> tuple[list[Message], list[BaseException]]:
+    async def main() -> tuple[list[ControlMessage], list[BaseException]]:
         near, far = socket.socketpair()
-        came: list[Message] = []
+        came: list[ControlMessage] = []
         raised: list[BaseException] = []
         done = asyncio.Event()
 
-        def on_message(message: Message, fds: list[int]) -> None:
+        def on_message(message: ControlMessage, fds: list[int]) -> None:
             came.append(message)
             if isinstance(message, messages.Imported):
                 raise ValueError("a bug")

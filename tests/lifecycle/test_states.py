@@ -31,7 +31,7 @@ from graphserve.supervise.states import (
     WorkerState,
 )
 from graphserve.system import messages
-from graphserve.system.messages import Message
+from graphserve.system.messages import ControlMessage
 from graphserve.system.transitions import IllegalTransition, Transitions
 from tests.lifecycle.scripted import Bench, play
 
@@ -322,7 +322,7 @@ def test_a_worker_that_does_not_drain_is_killed(folder: Path) -> None:
 ])  # fmt: skip
 @pytest.mark.parametrize("state", [WorkerState.SPAWNED, WorkerState.STARTING, WorkerState.READY])
 def test_a_message_out_of_turn_ends_nothing(
-    folder: Path, state: WorkerState, message: Message
+    folder: Path, state: WorkerState, message: ControlMessage
 ) -> None:
     """User code may write to the connection."""
 

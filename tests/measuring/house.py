@@ -134,11 +134,18 @@ class Package:
 
     def repeated_classes(self) -> list[str]:
         """Return the names of public classes that more than one module defines."""
+        return self._repeated(aliases=False)
+
+    def repeated_types(self) -> list[str]:
+        """Return the names of public classes and type aliases that more than one module defines."""
+        return self._repeated(aliases=True)
+
+    def _repeated(self, *, aliases: bool) -> list[str]:
         counts = Counter(
-            node.name
+            name
             for tree in self.trees.values()
-            for node in tree.body
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+            for name in {_defined(node, aliases) for node in tree.body}
+            if name and not name.startswith("_")
         )
         return sorted(name for name, count in counts.items() if count > 1)
 
@@ -183,6 +190,7 @@ class Package:
             "files in the fullest folder": f"{files} ({fullest.relative_to(self.root.parent)})",
             "circles of imports": str(len(self.circles())),
             "public class names that exist twice": str(len(self.repeated_classes())),
+            "those of classes and type aliases": str(len(self.repeated_types())),
             f"modules under {SMALL} lines, but for __init__": str(len(small)),
             "Any in annotations, for 1,000 lines of code": f"{1000 * anys / max(code, 1):.1f}",
             "assignments to several attributes at once": str(
@@ -197,6 +205,22 @@ def _annotations(tree: ast.Module) -> Iterator[ast.expr]:
             yield node.annotation
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.returns is not None:
             yield node.returns
+
+
+def _defined(node: ast.stmt, aliases: bool) -> str:
+    """Return the name of the class that a statement defines, or of the type alias; "" for none."""
+    if isinstance(node, ast.ClassDef):
+        return node.name
+    if not aliases:
+        return ""
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return node.target.id if "TypeAlias" in ast.unparse(node.annotation) else ""
+    if not isinstance(node, ast.Assign) or not isinstance(node.targets[0], ast.Name):
+        return ""
+    # Of constants all letters are large; what is called is a TypeVar, a NamedTuple, …
+    name = node.targets[0].id
+    is_type = isinstance(node.value, ast.Subscript | ast.BinOp | ast.Name | ast.Attribute)
+    return name if is_type and name[0].isupper() and not name.isupper() else ""
 
 
 def _names_any(node: ast.AST) -> bool:
@@ -286,8 +310,8 @@ def main(others: list[str]) -> None:
     print(table(columns))
     for circle in house.circles():
         print("import each other:", ", ".join(circle))
-    for name in house.repeated_classes():
-        print("is the name of two public classes:", name)
+    for name in house.repeated_types():
+        print("is the name of two public types:", name)
 
 
 if __name__ == "__main__":

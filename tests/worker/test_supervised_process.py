@@ -25,7 +25,7 @@ from graphserve.graph.builder import resolve_here
 from graphserve.graph.plan import Plan
 from graphserve.system import messages
 from graphserve.system.channel import Channel
-from graphserve.system.messages import Message
+from graphserve.system.messages import ControlMessage
 from graphserve.system.rundir.paths import plan_file, queue_socket
 from graphserve.worker.forks import Forks
 from graphserve.worker.lifecycle import Lifecycle, ProcessState
@@ -93,12 +93,12 @@ class Supervisor:
     """The scripted end of the control connection."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self.heard: list[Message] = []
+        self.heard: list[ControlMessage] = []
         self.gone = False
         self._news = asyncio.Event()
         self.channel = Channel(sock, self._on_message, self._on_close)
 
-    def _on_message(self, message: Message, descriptors: list[int]) -> None:
+    def _on_message(self, message: ControlMessage, descriptors: list[int]) -> None:
         for descriptor in descriptors:
             os.close(descriptor)
         self.heard.append(message)
@@ -108,14 +108,14 @@ class Supervisor:
         self.gone = True
         self._news.set()
 
-    async def hears(self, kind: type[Message], times: int = 1) -> Message:
+    async def hears(self, kind: type[ControlMessage], times: int = 1) -> ControlMessage:
         async with asyncio.timeout(PATIENCE):
             while len(found := [each for each in self.heard if type(each) is kind]) < times:
                 self._news.clear()
                 await self._news.wait()
         return found[-1]
 
-    def told(self) -> list[type[Message]]:
+    def told(self) -> list[type[ControlMessage]]:
         """Return what was heard, but for what a worker says of its health once a second."""
         return [type(each) for each in self.heard if type(each) is not messages.HealthReport]
 
@@ -152,7 +152,7 @@ class Bench:
         if not isinstance(context.get("exception"), Ended):
             self.bugs.append(context)
 
-    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+    def send(self, message: ControlMessage, descriptors: Sequence[int] = ()) -> None:
         self.supervisor.channel.send(message, descriptors)
 
     def init(self) -> None:
@@ -169,7 +169,7 @@ class Bench:
         listener.setblocking(False)
         return listener
 
-    async def given(self, message: Message) -> Callable[[], Awaitable[bytes]]:
+    async def given(self, message: ControlMessage) -> Callable[[], Awaitable[bytes]]:
         """Send a message with a descriptor, and return what waits until nobody has it open."""
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -327,7 +327,7 @@ def test_a_worker_starts_drains_with_its_siblings_and_ends(play: Play) -> None:
 @pytest.mark.parametrize("message", [DRAIN, LAST_DRAIN, messages.Exit()], ids=name_of)
 @pytest.mark.parametrize("state", BEFORE, ids=name_of)
 def test_who_does_not_serve_yet_ends_at_once(
-    play: Play, state: ProcessState, message: Message
+    play: Play, state: ProcessState, message: ControlMessage
 ) -> None:
     async def scene(bench: Bench) -> None:
         await bench.reach(state)
@@ -398,7 +398,7 @@ OUT_OF_ORDER = [
 
 @pytest.mark.parametrize(("state", "message"), OUT_OF_ORDER, ids=name_of)
 def test_a_message_out_of_order_changes_nothing(
-    play: Play, state: ProcessState, message: Message
+    play: Play, state: ProcessState, message: ControlMessage
 ) -> None:
     async def scene(bench: Bench) -> None:
         await bench.reach(state)
@@ -585,7 +585,7 @@ def test_a_signal_is_a_drain_that_waits_for_nobody(play: Play) -> None:
     play(scene)
 
 
-EVENTS: dict[str, Message] = {
+EVENTS: dict[str, ControlMessage] = {
     "drain": DRAIN,
     "last drain": LAST_DRAIN,
     "exit": messages.Exit(),
@@ -705,7 +705,7 @@ def test_a_plan_that_is_told_too_early_is_not_read(
 
 
 @pytest.mark.parametrize("message", [DRAIN, LAST_DRAIN, messages.Exit()], ids=name_of)
-def test_a_fallback_server_waits_for_nobody(play_fallback: Play, message: Message) -> None:
+def test_a_fallback_server_waits_for_nobody(play_fallback: Play, message: ControlMessage) -> None:
     async def scene(bench: Bench) -> None:
         await bench.reach(ProcessState.SERVING)
         bench.send(message)
@@ -721,7 +721,7 @@ def test_a_fallback_server_waits_for_nobody(play_fallback: Play, message: Messag
     ids=name_of,
 )
 def test_a_fallback_server_does_nothing_that_is_a_workers(
-    play_fallback: Play, message: Message
+    play_fallback: Play, message: ControlMessage
 ) -> None:
     async def scene(bench: Bench) -> None:
         await bench.reach(ProcessState.SERVING)

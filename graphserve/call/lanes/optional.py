@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic
 
-from graphserve.call.context import CallContext
-from graphserve.call.exchange import Exchange, RequestT, TypedLane
+from graphserve.call.exchange import Compose, Exchange, RequestT, TypedLane
 from graphserve.call.retry_budget import RetryBudget
 from graphserve.errors import Unavailable
 from graphserve.graph.plan import ApiPlan
@@ -39,9 +38,7 @@ class OptionalLane(Generic[RequestT]):
         """Return the budget of calls that may run again."""
         return self._lane.retry_budget
 
-    def composer(
-        self, api: ApiPlan, *, checked: bool, caller: str
-    ) -> Callable[[CallContext | None, int | None, bytes], RequestT]:
+    def composer(self, api: ApiPlan, *, checked: bool, caller: str) -> Compose[RequestT]:
         """Return a function that makes requests to one API, in the form that the lane sends."""
         return self._lane.composer(api, checked=checked, caller=caller)
 

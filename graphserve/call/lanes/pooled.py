@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Callable
 
 from graphserve.call.connection import Connection
-from graphserve.call.exchange import Exchange
+from graphserve.call.exchange import Compose, Exchange
 from graphserve.call.lanes.base import GONE, NodeLane
 from graphserve.call.membership import KnownNode, Membership
 from graphserve.call.memory_sharing import Sharing
-from graphserve.call.request import Compose, composer
+from graphserve.call.request import composer
 from graphserve.call.retry_budget import RetryBudget
 from graphserve.graph.plan import ApiPlan
 from graphserve.wire.shared_buffers import readable
@@ -65,7 +65,7 @@ class PooledLane(NodeLane):
         self._pause: asyncio.TimerHandle | None = None
         membership.watch(node, self._changed)
 
-    def composer(self, api: ApiPlan, *, checked: bool, caller: str) -> Compose:
+    def composer(self, api: ApiPlan, *, checked: bool, caller: str) -> Compose[bytes]:
         """Return a function that makes requests to one API, in the form that this lane sends."""
         return composer(api, self.node, checked=checked, caller=caller)
 

@@ -10,11 +10,11 @@ import socket
 
 from graphserve.call.connection import Connection
 from graphserve.call.context import CallContext
-from graphserve.call.exchange import Exchange
+from graphserve.call.exchange import Compose, Exchange
 from graphserve.call.lanes.base import GONE, NodeLane
 from graphserve.call.membership import KnownNode, Membership
 from graphserve.call.memory_sharing import Sharing
-from graphserve.call.request import Compose, composer
+from graphserve.call.request import composer
 from graphserve.call.retry_budget import RetryBudget
 from graphserve.graph.plan import ApiPlan
 from graphserve.loop.poller import poller
@@ -54,7 +54,7 @@ class QueueLane(NodeLane):
         self._retry_pause = FIRST_RETRY_PAUSE
         membership.watch(node, self._changed)
 
-    def composer(self, api: ApiPlan, *, checked: bool, caller: str) -> Compose:
+    def composer(self, api: ApiPlan, *, checked: bool, caller: str) -> Compose[bytes]:
         """Return a function that makes requests to one API, in the form that this lane sends."""
         sharing = self._sharing
         by_socket = composer(api, self.node, PEER_BY_SOCKET, checked=checked, caller=caller)

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl
 import httpx
 
 from graphserve.call.context import CallContext, current, earliest
-from graphserve.call.exchange import Exchange
+from graphserve.call.exchange import Compose, Exchange
 from graphserve.call.remote import error_of
 from graphserve.call.request import accepted, with_forwarded
 from graphserve.declare.addresses import credentials
@@ -88,9 +88,7 @@ class UrlLane:
         self._reached = True  # by the last call, as far as is known
         self._sending: dict[Exchange[httpx.Request], asyncio.Task[None]] = {}
 
-    def composer(
-        self, api: ApiPlan, *, checked: bool, caller: str
-    ) -> Callable[[CallContext | None, int | None, bytes], httpx.Request]:
+    def composer(self, api: ApiPlan, *, checked: bool, caller: str) -> Compose[httpx.Request]:
         """Return a function that makes requests to one API, in the form that this lane sends."""
         url = httpx.URL(self.url.rstrip("/") + api.public_path)
         accept = accepted(api, checked=checked)

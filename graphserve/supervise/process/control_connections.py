@@ -18,7 +18,7 @@ from graphserve.supervise.process.worker_process import WorkerProcess
 from graphserve.supervise.states import WorkerState
 from graphserve.system import os_errors
 from graphserve.system.channel import Channel
-from graphserve.system.messages import Message, Ready
+from graphserve.system.messages import ControlMessage, Ready
 from graphserve.system.rundir.paths import workers_socket
 
 BACKLOG = 1024
@@ -37,7 +37,7 @@ class ControlConnections:
 
     def __init__(
         self, run: Path, find: Callable[[int], WorkerProcess | None],
-        on_message: Callable[[WorkerProcess, Message], None],
+        on_message: Callable[[WorkerProcess, ControlMessage], None],
     ) -> None:  # fmt: skip
         self._find = find
         self._on_message = on_message
@@ -100,7 +100,7 @@ class ControlConnections:
         worker.connected(channel)
         return True
 
-    def _hear(self, worker: WorkerProcess, message: Message, fds: list[int]) -> None:
+    def _hear(self, worker: WorkerProcess, message: ControlMessage, fds: list[int]) -> None:
         if fds and isinstance(message, Ready):
             worker.share_memory(fds.pop())
         for descriptor in fds:

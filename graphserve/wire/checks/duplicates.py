@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from graphserve.wire.formats import Body, Format
+from graphserve.wire.formats import BodyBytes, Format
 
 _COUNTED = {0xDE: 2, 0xDF: 4}  # by the first byte of a map of msgpack, the bytes of its length
 
@@ -40,10 +40,10 @@ class Names:
 
     def duplicate(
         self,
-        body: Body,
+        body: BodyBytes,
         format: Format,
         given: int,
-        members: Callable[[Body], dict[str, msgspec.Raw]],
+        members: Callable[[BodyBytes], dict[str, msgspec.Raw]],
     ) -> str | None:
         """Return which of them a body gives more than once, or None;
         an empty name if it is not known which.
@@ -76,7 +76,7 @@ class Names:
         )  # (the value that was not kept may hold names)
 
 
-def _entries(body: Body) -> int:
+def _entries(body: BodyBytes) -> int:
     first = body[0]
     if 0x80 <= first <= 0x8F:
         return int(first & 0x0F)

@@ -16,7 +16,7 @@ import msgspec
 
 from graphserve.wire import type_hints
 from graphserve.wire.extensions import type_hook
-from graphserve.wire.formats import Body
+from graphserve.wire.formats import BodyBytes
 from graphserve.wire.type_hints import Hint
 
 REFUSED = re.compile(r"Expected `(?:[^`]* )?float(?: [^`]*)?`, got `null`")  # what a decoder says
@@ -44,7 +44,7 @@ class NanReader:
         )
         self._fill = filler(hint) if can else None
 
-    def read(self, body: Body, refused: msgspec.ValidationError) -> object:
+    def read(self, body: BodyBytes, refused: msgspec.ValidationError) -> object:
         """Return the value in a body that a decoder refused.
 
         Raises:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from graphserve.wire.costs.bounds import TRIES_FLOOR, TRIES_TIMES
 from graphserve.wire.costs.outline import bare
-from graphserve.wire.pydantic_schemas import Part, Schema, below
+from graphserve.wire.pydantic_schemas import Schema, SchemaPart, below
 
 _KEPT = b"[]{},"
 _OTHERS = bytes(set(range(256)) - set(_KEPT))
@@ -44,7 +44,7 @@ class Branching:
         """
         named: dict[str, Schema] = {}
         unions: list[Schema] = []
-        waiting: list[Part] = [schema]
+        waiting: list[SchemaPart] = [schema]
         while waiting:
             part = waiting.pop()
             if isinstance(part, dict):
@@ -78,17 +78,21 @@ class Branching:
         return sum(count * self.members ** max(level, 0) for level, count in levels.items())
 
 
-def _choices(union: Schema) -> list[Part]:
+def _choices(union: Schema) -> list[SchemaPart]:
     choices = union["choices"]
     assert isinstance(choices, list)
     return choices
 
 
-def _leads_to(choice: Part, union: Schema, named: dict[str, Schema], but: frozenset[str]) -> bool:
+def _leads_to(
+    choice: SchemaPart, union: Schema, named: dict[str, Schema], but: frozenset[str]
+) -> bool:
     return any(part is union for part in _reached(choice, named, but))
 
 
-def _reached(start: Part, named: dict[str, Schema], but: frozenset[str]) -> Iterator[Part]:
+def _reached(
+    start: SchemaPart, named: dict[str, Schema], but: frozenset[str]
+) -> Iterator[SchemaPart]:
     seen: set[int] = set()
     waiting = [start]
     while waiting:

@@ -18,7 +18,8 @@ from graphserve.wire import type_hints
 from graphserve.wire.extensions import json_hook
 from graphserve.wire.formats import PROBLEM, Format, StreamFormat
 from graphserve.wire.media.files import is_file, kind_in, kind_of
-from graphserve.wire.openapi.schemas import COMPONENTS, Json, Schemas
+from graphserve.wire.openapi.schemas import COMPONENTS, Schemas
+from graphserve.wire.openapi.time_formats import Json
 from graphserve.wire.signature import Parameter, Signature
 from graphserve.wire.type_hints import Hint
 

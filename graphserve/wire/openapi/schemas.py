@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 import typing
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
@@ -14,11 +14,9 @@ from graphserve.system import own_json
 from graphserve.wire import arrays, pydantic_models, type_hints
 from graphserve.wire.media.classes import kind_of_class
 from graphserve.wire.media.kinds import PACKED
-from graphserve.wire.openapi.time_formats import add_formats
+from graphserve.wire.openapi.time_formats import Json, add_formats
 from graphserve.wire.signature import uses_adapter
 from graphserve.wire.type_hints import Hint
-
-Json = dict[str, Any]  # an object of JSON; msgspec and pydantic have this type for a schema too
 
 COMPONENTS = "#/components/schemas/"  # in front of the name of a component that is referred to
 _TEMPLATE = COMPONENTS + "{name}"

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-Json = dict[str, Any]
+Json = dict[str, Any]  # an object of JSON; msgspec and pydantic have this type for a schema too
 _FORMATS = {msgspec.inspect.DateTimeType: "date-time", msgspec.inspect.TimeType: "time"}
 WithFields = (
     msgspec.inspect.StructType

@@ -39,7 +39,7 @@ class SlotSource(Protocol):
 # What one caller has in an execution: its call, and from where to where of its items; and what one
 # execution gets in all. (The piece of a result is what a share comes back as.)
 Share = tuple[BatchedCall, int, int]
-Part = list[Share]
+BatchPart = list[Share]
 LEASE_PAUSE = 0.001  # seconds after which a worker asks again, while a sibling collects
 
 
@@ -273,7 +273,7 @@ class Batcher:
         ]
         self._execute_next(parts, Gathered([call for calls in groups.values() for call in calls]))
 
-    def _execute_next(self, parts: list[Part], gathered: Gathered) -> None:
+    def _execute_next(self, parts: list[BatchPart], gathered: Gathered) -> None:
         """Execute the parts one after the other; the slot is free when the last has ended."""
         while parts:
             part = [share for share in parts.pop(0) if not share[0].gone]
@@ -284,7 +284,7 @@ class Batcher:
         self._open_for_waiting()
         self.on_change()
 
-    def _execute(self, part: Part, gathered: Gathered, then: Callable[[], None]) -> None:
+    def _execute(self, part: BatchPart, gathered: Gathered, then: Callable[[], None]) -> None:
         sizes = [stop - start for _, start, stop in part]
         name = f"{self.executor.node.name}.{self.api.plan.name}"
 
@@ -310,7 +310,7 @@ class Batcher:
             else:
                 then()
 
-        alone: Part = []
+        alone: BatchPart = []
         callers = _Callers(len(part))
         for call, _, _ in part:
             call.on_leave = callers.remove
@@ -327,7 +327,7 @@ class Batcher:
             context = _shared_context(part)
             callers.wait_for(self.executor.start(self.api, arguments, context, ended, free))
 
-    def _execute_alone(self, part: Part, gathered: Gathered, then: Callable[[], None]) -> None:
+    def _execute_alone(self, part: BatchPart, gathered: Gathered, then: Callable[[], None]) -> None:
         """Run each caller's share again by itself, since the method raised for all: only the guilty
         one fails.
         """
@@ -339,7 +339,7 @@ class Batcher:
         then()
 
 
-def _shared_context(part: Part) -> CallContext:
+def _shared_context(part: BatchPart) -> CallContext:
     """Return a context that lasts as long as the most patient caller waits; ids and traces stay
     each caller's own.
     """

@@ -18,7 +18,8 @@ from graphserve.wire.codec import comparable
 from graphserve.wire.signature import Signature
 
 T = typing.TypeVar("T", bound="Sized")
-Share = tuple[Any, int, int]  # the arguments of one caller, and from where to where of its items
+# the arguments of one caller, and from where to where of its items
+ArgumentsShare = tuple[Any, int, int]
 
 
 class Sized(typing.Protocol):
@@ -81,7 +82,7 @@ def cut(calls: Iterable[T], most: int) -> Iterator[list[tuple[T, int, int]]]:
         yield part
 
 
-def join(shares: Sequence[Share], lists: Sequence[str]) -> dict[str, Any]:
+def join(shares: Sequence[ArgumentsShare], lists: Sequence[str]) -> dict[str, Any]:
     """Return the arguments of one execution, from the share of each caller."""
     joined = dict(shares[0][0])
     for name in lists:

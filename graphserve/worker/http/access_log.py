@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 
+from graphserve.call.request_head import Address
 from graphserve.logs import records
 from graphserve.wire.headers import REQUEST_ID
 from graphserve.worker.http.asgi import AsgiApp, Message, Receive, Scope, Send
-from graphserve.worker.http.transport import Address
 
 HEALTH = ("/livez", "/readyz")
 CAME = "graphserve.path"  # in the scope: the path as it came, in bytes

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from graphserve.call import call_fingerprint
 from graphserve.call.context import CallContext
-from graphserve.call.request_head import Fields
+from graphserve.call.request_head import Address, Fields
 from graphserve.errors import CallError, InvalidArguments
 from graphserve.logs.exception_text import described
 from graphserve.loop.reply import Reply
@@ -30,7 +30,7 @@ from graphserve.worker.dispatch.slots import Permit
 from graphserve.worker.http.access_log import log_answer, shown
 from graphserve.worker.http.listener import Listener
 from graphserve.worker.http.routing import RoutedCall
-from graphserve.worker.http.transport import Address, FlowControl, Writer
+from graphserve.worker.http.transport import FlowControl, Writer
 from graphserve.worker.stream.request_body import RequestBody
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ from functools import lru_cache
 from ipaddress import ip_address
 
 from graphserve.graph.plan import ListenPlan
-from graphserve.wire.headers import ORIGIN, SEC_FETCH_SITE
+from graphserve.wire.headers import ORIGIN, SEC_FETCH_SITE, Headers
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.http.limits import shown
-from graphserve.worker.http.strict import Headers, host_is_valid
+from graphserve.worker.http.strict import host_is_valid
 
 # Of a page of this very origin, or of nobody's: an address that was typed, a bookmark.
 OWN_SITES = frozenset({b"same-origin", b"none"})

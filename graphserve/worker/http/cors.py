@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from graphserve.declare.origins import EVERY, normal
-from graphserve.wire.headers import ORIGIN, REQUEST_ID, is_token
+from graphserve.wire.headers import ORIGIN, REQUEST_ID, Headers, is_token
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.http.asgi import (
     AsgiApp,
@@ -26,8 +26,6 @@ from graphserve.worker.http.asgi import (
 )
 from graphserve.worker.http.limits import shown
 from graphserve.worker.http.response import CrossOriginResponder, Responder
-
-Fields = list[tuple[bytes, bytes]]
 
 VARY = (b"vary", b"Origin")
 _VARY_ASKED = (
@@ -66,7 +64,7 @@ class Cors:
         self._below = [tuple(name.split("*", 1)) for name in names if "//*." in name]
         self.allows: Callable[[bytes], bool] = lru_cache(maxsize=_MOST_REMEMBERED)(self._allows)
         # of each answer, to whomever: a cache must not give it to a page of another origin
-        self.always: Fields = [] if self.every else [VARY]
+        self.always: Headers = [] if self.every else [VARY]
         self.common = lines(self.always)
 
     def _allows(self, origin: bytes) -> bool:
@@ -80,17 +78,17 @@ class Cors:
             for scheme, rest in self._below
         )
 
-    def asks(self, method: bytes, headers: Fields) -> bool:
+    def asks(self, method: bytes, headers: Headers) -> bool:
         """Return whether a request is a preflight."""
         names = {name for name, _ in headers}
         return method == b"OPTIONS" and ORIGIN in names and _ASKED_METHOD in names
 
-    def origin(self, headers: Fields) -> bytes | None:
+    def origin(self, headers: Headers) -> bytes | None:
         """Return the origin that a request is from, if that is allowed."""
         origins = [value for name, value in headers if name == ORIGIN]
         return origins[0] if len(origins) == 1 and self.allows(origins[0]) else None
 
-    def fields(self, origin: bytes, names: Iterable[bytes] = ()) -> Fields:
+    def fields(self, origin: bytes, names: Iterable[bytes] = ()) -> Headers:
         """Return the headers that let a page of an allowed origin read an answer.
 
         Args:
@@ -110,7 +108,7 @@ class Cors:
             return base
         return CrossOriginResponder(base, lambda names: lines(self.fields(origin, names)))
 
-    def preflight(self, headers: Fields) -> Fields | HttpProblem:
+    def preflight(self, headers: Headers) -> Headers | HttpProblem:
         """Return the headers that answer a preflight; a refusal if it asks for too much."""
         said = dict(headers)
         origin = self.origin(headers)
@@ -132,7 +130,7 @@ class Cors:
             fields.append((b"access-control-allow-headers", names))
         return fields
 
-    def _leave(self, origin: bytes) -> Fields:
+    def _leave(self, origin: bytes) -> Headers:
         if self.every:
             return [(b"access-control-allow-origin", b"*")]
         return [
@@ -141,7 +139,7 @@ class Cors:
         ]
 
 
-def lines(fields: Fields) -> bytes:
+def lines(fields: Headers) -> bytes:
     """Return headers as lines of a head."""
     return b"".join(b"%s: %s\r\n" % field for field in fields)
 
@@ -162,7 +160,7 @@ class CorsApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request (ASGI, for `http` scopes)."""
-        headers: Fields = scope["headers"]
+        headers: Headers = scope["headers"]
         cors = self.cors
         if cors.asks(scope["method"].encode(), headers):
             await self._preflight(headers, send)
@@ -181,7 +179,7 @@ class CorsApp:
 
         await self.app(scope, receive, telling)
 
-    async def _preflight(self, headers: Fields, send: Send) -> None:
+    async def _preflight(self, headers: Headers, send: Send) -> None:
         said = self.cors.preflight(headers)
         if isinstance(said, HttpProblem):
             said.headers[_VARY_ASKED[0].decode()] = _VARY_ASKED[1].decode()

@@ -15,12 +15,13 @@ import contextlib
 import socket
 from collections.abc import Callable
 
+from graphserve.call.request_head import Address
 from graphserve.loop.timers import Timer, set_timer
 from graphserve.wire.trust import PUBLIC
 from graphserve.worker.dispatch.slots import Permit, has_hung_up
 from graphserve.worker.http.listener import HEADERS_TIMEOUT, Listener
 from graphserve.worker.http.request import HttpRequest
-from graphserve.worker.http.transport import Address, FlowControl
+from graphserve.worker.http.transport import FlowControl
 
 READ_SIZE = 256 * 1024  # bytes
 

@@ -15,14 +15,13 @@ from typing import Protocol
 
 from graphserve.call.context import CallContext
 from graphserve.call.request import prepared
-from graphserve.call.request_head import NOBODY, RequestHead
+from graphserve.call.request_head import NOBODY, Address, RequestHead
 from graphserve.declare.options import NAME
 from graphserve.wire import headers
 from graphserve.wire.formats import content_format
 from graphserve.wire.headers import MOST_DIGITS
 from graphserve.wire.trust import PEER, PEER_BY_SOCKET, Trust
 from graphserve.worker.dispatch.executor import BoundApi
-from graphserve.worker.http.transport import Address
 
 ID = headers.REQUEST_ID + b": "
 DEADLINE = headers.DEADLINE + b": "

@@ -13,11 +13,9 @@ import re
 from collections.abc import Callable
 from typing import cast
 
-from graphserve.wire.headers import FORWARDED_HOST, FORWARDED_PROTO
+from graphserve.call.request_head import Address
+from graphserve.wire.headers import FORWARDED_HOST, FORWARDED_PROTO, Headers
 from graphserve.worker.http.asgi import AsgiApp, Message, Receive, Scope, Send
-from graphserve.worker.http.transport import Address
-
-Headers = list[tuple[bytes, bytes]]
 
 _FORWARDED = b"forwarded"
 _FOR = b"x-forwarded-for"

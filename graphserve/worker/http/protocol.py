@@ -17,7 +17,7 @@ import httptools
 
 from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
-from graphserve.call.request_head import NOBODY, RequestHead, Sender
+from graphserve.call.request_head import NOBODY, Address, RequestHead, Sender
 from graphserve.errors import CallError
 from graphserve.logs import records
 from graphserve.logs.exception_text import described
@@ -32,7 +32,7 @@ from graphserve.worker.http.listener import HEADERS_TIMEOUT, Listener
 from graphserve.worker.http.request import HttpRequest
 from graphserve.worker.http.response import Responder
 from graphserve.worker.http.strict import RequestRefused
-from graphserve.worker.http.transport import Address, FlowControl, local_address, remote_address
+from graphserve.worker.http.transport import FlowControl, local_address, remote_address
 from graphserve.worker.stream.request_body import RequestBody
 
 LOGGER = "graphserve.port"

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from graphserve.call.context import CallContext, earliest, shortest
-from graphserve.call.request_head import RequestHead, pack_fields
+from graphserve.call.request_head import Address, RequestHead, pack_fields
 from graphserve.errors import CallError, InvalidArguments
 from graphserve.wire.codec import Format, content_format
 from graphserve.wire.costs.bounds import LARGE_BODY
@@ -36,7 +36,6 @@ from graphserve.worker.http.headers import RequestHeaders
 from graphserve.worker.http.limits import too_large, too_long_to_travel
 from graphserve.worker.http.response import EventSink, HttpSink
 from graphserve.worker.http.routing import RoutedCall
-from graphserve.worker.http.transport import Address
 from graphserve.worker.stream.producer import StreamExecution
 from graphserve.worker.stream.request_body import RequestBody, hold
 

@@ -20,11 +20,10 @@ from graphserve.wire.headers import (
     SEC_FETCH_SITE,
     TRANSFER_ENCODING,
     UPGRADE,
+    Headers,
 )
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.http.limits import head_problem
-
-Headers = list[tuple[bytes, bytes]]
 
 # Those of HTTP and of its extensions, as far as the parser knows them; not CONNECT, nor what other
 # protocols have.

@@ -11,7 +11,7 @@ import struct
 import termios
 from typing import Protocol
 
-Address = tuple[str, int]
+from graphserve.call.request_head import Address
 
 
 class Writer(Protocol):
