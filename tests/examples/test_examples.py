@@ -16,7 +16,10 @@ from tests.harness import rarely
 EXAMPLES = ROOT / "examples"
 READMES = [
     EXAMPLES / "hello/README.md",
-    *(rarely(EXAMPLES / name / "README.md") for name in ("diamond", "library", "ported", "tls")),
+    *(
+        rarely(EXAMPLES / name / "README.md")
+        for name in ("diamond", "library", "ported", "speech", "tls")
+    ),
 ]
 
 

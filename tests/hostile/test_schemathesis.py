@@ -34,11 +34,12 @@ TARGETS = {
     "diamond": "app.py:Report",
     "library": "pipeline.py:Pipeline",
     "ocr": "app.py:Gateway",
+    "speech": "app.py:Gateway",
     "tls": "app.py:Clock",
     **{f"ported/{name}": f"{name}.py:Gateway" for name in PORTED},
 }
 # what they say to bytes that are no file of their kind
-FILES = {"ocr": ["422"], "ported/pictures": ["422"]}
+FILES = {"ocr": ["422"], "ported/pictures": ["422"], "speech": ["415"]}
 # by the examples' own code, with no named status
 RAISED = {"diamond": {"/report": {404: "There is no such fruit."}}}
 

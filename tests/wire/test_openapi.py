@@ -177,6 +177,7 @@ def test_streams_and_raw_bodies() -> None:
         text = base64.b64encode(b"\xff" * number).decode()
         assert re.search(pattern, text)
         assert not re.search(pattern, text + "=") and not re.search(pattern, text[:-1] or "A")
+    assert paths["/upload"]["post"]["requestBody"]["required"] is False
     assert set(paths["/upload"]["post"]["requestBody"]["content"]) == {
         "application/octet-stream",
         "*/*",

