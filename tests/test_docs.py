@@ -289,7 +289,7 @@ def test_the_extension_types_are_listed() -> None:
         extensions.REFERENCE,
         extensions.MODEL,
         extensions.INTEGER,
-        extensions.IMAGE,
+        extensions.MEDIA,
     }
 
 
