@@ -19,7 +19,7 @@
 
 `graphserve serve app.py:Gateway` runs the graph that the classes of app.py form.
 
-    declare it    service, api, depends, Batch, Array, Body
+    declare it    service, api, depends, Batch, Array, Body, Media
     run it        serve (processes), local (in this process, for tests)
     in an API     request (who asks, and with which headers), requests (of a batch),
                   Problem (answer with a status), deadline, cancelled, trace_context,
@@ -36,6 +36,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from graphserve.declare.dependency import depends
+from graphserve.declare.media import Media
 from graphserve.declare.options import Batch
 from graphserve.declare.routes import Body
 from graphserve.declare.service import api, service
@@ -64,6 +65,7 @@ __all__ = [
     "DeadlineExceeded",
     "GraphServeError",
     "InvalidArguments",
+    "Media",
     "Problem",
     "RemoteError",
     "Request",

@@ -17,13 +17,10 @@ from typing import Generic, Protocol, TypeVar
 
 from graphserve.declare.options import HIDDEN, ServiceOptions, is_int, is_number
 from graphserve.declare.origins import EXPECTED, are_origins
+from graphserve.declare.sizes import read_size
 from graphserve.errors import ConfigurationError
 from graphserve.system import own_json
 
-_UNITS = {"": 1, "b": 1}
-for _power, _letter in enumerate("kmgt", start=1):
-    _UNITS |= {f"{_letter}b": 1000**_power, f"{_letter}ib": 1024**_power, _letter: 1024**_power}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.ASCII)
 _SWITCH = {
     "1": True,
     "true": True,
@@ -305,19 +302,6 @@ def _read_init(given: object, where: str, node: str) -> dict[str, object]:
             " tables); write a date as text"
         ) from None
     return dict(given)
-
-
-def read_size(value: object) -> int:
-    """Return a number of bytes: `100MB` (powers of 1000), `2GiB` or `2G` (powers of 1024), or a
-    plain number.
-    """
-    if not isinstance(value, str):
-        return _int(value)
-    match = _SIZE.fullmatch(value.strip().lower())
-    if match is None or match[2] not in _UNITS:
-        raise ValueError(value)
-    whole = match[1].isdigit()
-    return int(match[1]) * _UNITS[match[2]] if whole else int(float(match[1]) * _UNITS[match[2]])
 
 
 def choice(*values: str) -> Scalar[str]:

@@ -13,6 +13,7 @@ from typing import Any, Union
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from graphserve.declare.media import Media
 from graphserve.declare.routes import BODILESS
 from graphserve.errors import InvalidArguments
 from graphserve.wire.checks import nan
@@ -38,7 +39,8 @@ from graphserve.wire.formats import (
     accept_format,
     content_format,
 )
-from graphserve.wire.media.files import kind_of
+from graphserve.wire.media.bodies import untaken
+from graphserve.wire.media.files import kind_sent
 from graphserve.wire.media.kinds import KINDS, kind_of_value
 from graphserve.wire.signature import Parameter, Signature
 from graphserve.wire.type_hints import Hint
@@ -75,6 +77,8 @@ _TYPED = Format.TYPED
 _RAW = Format.RAW
 _BY_URL = Format.BY_URL
 _asdict = msgspec.structs.asdict
+# files in JSON
+_JSON_FILES = msgspec.json.Decoder(str | list[str])
 _EMPTY = {Format.JSON: b"{}", Format.MSGPACK: b"\x80", Format.TYPED: b"\x80"}
 
 
@@ -103,6 +107,12 @@ class ArgumentsCodec:
         )
         self._members: ValueReader[dict[str, Raw]] = ValueReader(dict[str, Raw])
         self._names = Names(self._values)
+        # the files that may not have more bytes in JSON and msgpack either
+        self._media = {
+            p.name: p.media
+            for p in signature.parameters
+            if p.media is not None and p.media.max_size is not None
+        }
         self._writer = ValueWriter()
         # of requests whose URL says some of the arguments
         self._by_url: UrlArguments | None = None
@@ -131,6 +141,8 @@ class ArgumentsCodec:
             return self._take_raw(body) if format is _RAW else self._take_by_url(bytes(body))
         if len(body) > self._screened_from and is_public(source):
             self._screen(body, format)
+        if self._media and is_public(source):
+            self._check_sizes(body or _EMPTY[format], format)
         try:
             arguments = _asdict(self._reader.read(body or _EMPTY[format], format, source))
             if self._sparse:
@@ -205,6 +217,27 @@ class ArgumentsCodec:
         # no code of the user's runs here: what fails is in the body
         except Exception:
             raise refusal(self._where, [problem([], _UNREADABLE, "value_error")]) from None
+
+    def _check_sizes(self, body: BodyBytes, format: Format) -> None:
+        """Check the files that are base64 in JSON, or bytes in msgpack."""
+        try:
+            members = self._members.read(body, format, None)
+        except FAILURES:
+            return  # what is wrong is told where it is read
+        for name, media in self._media.items():
+            if name not in members:
+                continue
+            decode = _JSON_FILES.decode if format is _JSON else msgspec.msgpack.decode
+            try:
+                value: object = decode(members[name])
+            except FAILURES:
+                continue
+            for each in value if isinstance(value, list) else [value]:
+                size = len(each) if isinstance(each, (str, bytes)) else 0
+                if isinstance(each, str):
+                    size = (size - each.find(",") - 1) * 3 // 4 - each.count("=", -2)
+                if refused := untaken(self._where, name, media, None, size):
+                    raise refused
 
     def _take_by_url(self, request: bytes) -> dict[str, object]:
         if self._by_url is None:
@@ -358,14 +391,15 @@ class ResultCodec:
     Args:
         hint: its type.
         where: `Class.method`, for messages.
+        media: what it is sent as, if its annotation says so.
     """
 
-    def __init__(self, hint: Hint, where: str) -> None:
+    def __init__(self, hint: Hint, where: str, media: Media | None = None) -> None:
         self._value = ValueCodec(hint)
         self._where = where
         self._is_exact = exact(hint)
         self._class = only_class(hint)
-        self._kind = kind_of(hint)
+        self._kind = kind_sent(hint, media)
         self._json = self._value.json
 
     def encode(self, value: Any, format: AnswerFormat, place: Place | None = None) -> bytes:
@@ -393,8 +427,10 @@ class ResultCodec:
             if format is _JSON:
                 return self._json(value)
             if isinstance(format, MediaFormat):
+                if format.is_json:
+                    return self._json(value)
                 media = self._kind or kind_of_value(value) or KINDS["bytes"]
-                return media.write(value, format.content_type.decode())
+                return media.write(value, format.media_type, dict(format.options))
             return self._value.dump(value, format, place)
         except FAILURES as exc:
             reason = "; ".join(text(each) for each in explain(exc, []))

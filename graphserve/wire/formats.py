@@ -60,10 +60,19 @@ class MediaFormat:
     """Says that a result leaves by itself, with no JSON or msgpack around it.
 
     Args:
-        content_type: its media type.
+        content_type: its media type, with parameters.
+        options: how it is written, by name.
+        is_json: whether it is JSON that leaves under this name.
     """
 
     content_type: bytes
+    options: tuple[tuple[str, object], ...] = ()
+    is_json: bool = False
+
+    @property
+    def media_type(self) -> str:
+        """Return its media type, without parameters."""
+        return self.content_type.partition(b";")[0].decode("latin-1")
 
 
 AnswerFormat = Format | MediaFormat
@@ -94,7 +103,7 @@ def content_format(content_type: bytes | None) -> Format | None:
         return Format.TYPED
     if kind == _BY_URL:
         return Format.BY_URL
-    if kind != _JSON and not (kind.startswith("application/") and kind.endswith("+json")):
+    if not is_json(kind):
         return Format.RAW
     return Format.JSON if parameters.get("charset", "utf-8").lower() in _UTF8 else None
 
@@ -103,6 +112,13 @@ def content_format(content_type: bytes | None) -> Format | None:
 def media_type(content_type: bytes) -> str:
     """Return the media type that a Content-Type names, without parameters, in lower case."""
     return _parse(content_type)[0]
+
+
+def is_json(media_type: str) -> bool:
+    """Return whether a media type, in lower case and without parameters, is one of JSON."""
+    return media_type == _JSON or (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    )
 
 
 @lru_cache(maxsize=256)
@@ -137,14 +153,21 @@ def accept_format(accept: bytes | None) -> Format:
 
 
 def preferred(accept: bytes, offers: Sequence[bytes]) -> int:
-    """Return which of several media types an Accept ranks highest; of equal ones, the first."""
+    """Return which of several media types an Accept ranks highest.
+
+    Of equal ones it is one that the Accept names, before one that it takes by `*/*` only: RFC 9110,
+    12.5.1, leaves the choice to us, and `application/json, */*`, as libraries send it, is meant so.
+    Of these it is the first.
+    """
     ranges = [_parse(part) for part in accept.split(b",")]
     best = 0
-    most = 0.0
+    most = 0.0, False
     for index, offer in enumerate(offers):
-        kind = offer.decode("latin-1")
-        found = _quality(ranges, (kind, kind.partition("/")[0] + "/*", "*/*"))
-        if found > most:
+        kind = offer.partition(b";")[0].decode("latin-1")
+        names = kind, kind.partition("/")[0] + "/*"
+        is_named = any(each in names for each, _ in ranges)
+        found = _quality(ranges, (*names, "*/*")), is_named
+        if found[0] > 0 and found > most:
             best = index
             most = found
     return best

@@ -15,10 +15,12 @@ from typing import NoReturn
 import msgspec
 
 from graphserve.declare.declaration import API
+from graphserve.declare.media import Media
 from graphserve.declare.routes import BODILESS, Body, names_in
 from graphserve.errors import DeclarationError
 from graphserve.wire import extensions, pydantic_models, type_hints
 from graphserve.wire.checks.arrays import admission
+from graphserve.wire.formats import is_json
 from graphserve.wire.media import files
 from graphserve.wire.media.classes import NAMES
 from graphserve.wire.type_hints import Hint
@@ -88,12 +90,14 @@ class Parameter:
         type: its type hint, resolved.
         required: whether callers must give it.
         default: what the method uses otherwise; it never crosses a socket.
+        media: which files are taken for it, if its annotation says so.
     """
 
     name: str
     type: Hint
     required: bool = True
     default: object = None
+    media: Media | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,7 @@ class Signature:
         in_path: the parameters that are parts of its path at the port.
         body: the parameter that is the whole body of a request at the port, if there is one.
         methods: by which the port takes it.
+        media: what the result is sent as, if its annotation says so.
     """
 
     where: str
@@ -131,6 +136,14 @@ class Signature:
     in_path: tuple[str, ...] = ()
     body: str | None = None
     methods: tuple[str, ...] = ("POST",)
+    media: Media | None = None
+
+    @property
+    def raw_media(self) -> Media | None:
+        """What a raw body may be, if its parameter says so."""
+        if not self.raw_body:
+            return None
+        return next((p.media for p in self.parameters if p.name in self.files), None)
 
     @property
     def only_raw_body(self) -> bool:
@@ -170,7 +183,7 @@ class _Reader:
 
     def read(self) -> Signature:
         annotated = self._types()
-        result = annotated.pop("return")
+        result, sent_as = self._take_media("its result", annotated.pop("return"))
         stream, item = self._stream(result)
         declared = list(inspect.signature(self.function).parameters.values())[1:]
         chunks = [
@@ -182,6 +195,8 @@ class _Reader:
             self._parameter(p, annotated[p.name]) for p in declared if p.name not in chunks
         )
         self._check("its result", item if stream else result)
+        if sent_as is not None:
+            self._check_sent(sent_as, result, stream)
         if self.batched:
             self._check_batched(parameters, result)
         body = self._body(parameters, chunks)
@@ -210,7 +225,58 @@ class _Reader:
             in_path=self.in_path,
             body=body,
             methods=self.methods,
+            media=sent_as,
         )
+
+    def _take_media(self, what: str, hint: Hint) -> tuple[Hint, Media | None]:
+        """Return a type without its `Media`, and that."""
+        try:
+            hint, found = files.without_media(hint)
+        except TypeError as exc:
+            self._refuse(f"{what}: {exc}")
+        except NameError:
+            return hint, None  # (`_check` says what is wrong)
+        if len(found) > 1:
+            self._refuse(f"{what}: Media(…) is there {len(found)} times: write it once")
+        return hint, found[0] if found else None
+
+    def _check_sent(self, media: Media, result: Hint, stream: bool) -> None:
+        """Check what the `Media` of the result says."""
+        what = f"its result: {media}"
+        if stream:
+            self._refuse(
+                f"{what}: a stream is sent as what the client accepts, NDJSON or Server-Sent Events"
+            )
+        if media.max_size is not None:
+            self._refuse(f"{what}: max_size is for a parameter")
+        if len(media.media_types) != 1 or "*" in media.media_types[0]:
+            self._refuse(f"{what}: a result is sent as one media type, as 'image/png'")
+        kind = files.kind_sent(result, media)
+        if kind is not None and (fault := kind.fault(media.media_types[0], media.options)):
+            self._refuse(f"{what}: {fault}")
+        if kind is None and (media.options or not is_json(media.media_types[0])):
+            self._refuse(
+                f"{what}: {type_hints.name_of(result)} is sent as JSON, 'application/json' or"
+                " 'application/…+json'; bytes, str and images are sent as other types"
+            )
+
+    def _check_taken(self, name: str, media: Media, hint: Hint) -> None:
+        """Check what the `Media` of a parameter says."""
+        what = f"parameter {name!r}: {media}"
+        if media.options:
+            self._refuse(f"{what}: {next(iter(media.options))!r} is for a result")
+        if not media.media_types and media.max_size is None:
+            self._refuse(f"{what}: it says nothing: write a media type, or max_size=…")
+        kind = files.kind_in(hint)
+        if kind is None or not self._has_bodies or name in self.in_path:
+            self._refuse(
+                f"{what}: this parameter takes no file; Media(…) is for bytes, images and lists of"
+                " these, in a body"
+            )
+        for media_type in media.media_types:
+            if not any(files.overlap(media_type, each) for each in kind.received):
+                said = " and ".join(kind.received)
+                self._refuse(f"{what}: {type_hints.name_of(hint)} takes {said}")
 
     @property
     def _has_bodies(self) -> bool:
@@ -316,9 +382,12 @@ class _Reader:
         return stream, arguments[0] if stream else None
 
     def _parameter(self, parameter: inspect.Parameter, hint: Hint) -> Parameter:
+        hint, media = self._take_media(f"parameter {parameter.name!r}", hint)
         self._check(f"parameter {parameter.name!r}", hint)
+        if media is not None:
+            self._check_taken(parameter.name, media, hint)
         if parameter.default is parameter.empty:
-            return Parameter(parameter.name, hint)
+            return Parameter(parameter.name, hint, media=media)
         if type(parameter.default).__module__.partition(".")[
             0
         ] == "pydantic" and not pydantic_models.is_instance(parameter.default):
@@ -326,7 +395,7 @@ class _Reader:
                 f"parameter {parameter.name!r}: put Field(…) into the annotation: "
                 f"'{parameter.name}: Annotated[{type_hints.name_of(hint)}, Field(…)]'"
             )
-        return Parameter(parameter.name, hint, False, parameter.default)
+        return Parameter(parameter.name, hint, False, parameter.default, media)
 
     def _check_chunks(self, name: str, hint: Hint, chunks: list[str]) -> None:
         if typing.get_args(hint) != (bytes,):

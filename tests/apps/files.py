@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Annotated
 
 import httpx
 
-from graphserve import api, depends, service
+from graphserve import Media, api, depends, service
 
 
 @service(concurrency=1)
@@ -29,9 +30,31 @@ class Store:
         return [len(image), times, name, tags, wide]
 
 
+@service
+class Sorted:
+    """Says what its files may be, and what they are sent as."""
+
+    @api
+    def wav(
+        self, audio: Annotated[bytes, Media("audio/*", "application/ogg", max_size=1000)]
+    ) -> Annotated[bytes, Media("audio/wav")]:
+        return audio
+
+    @api
+    async def pages(
+        self, pages: list[Annotated[bytes, Media("image/png", max_size="1kB")]], title: str = ""
+    ) -> Annotated[str, Media("text/html")]:
+        return f"<h1>{title}</h1>{len(pages)}"
+
+    @api
+    def places(self, near: str = "") -> Annotated[dict[str, str], Media("application/geo+json")]:
+        return {"type": near}
+
+
 @service(workers=2, concurrency=1)
 class Files:
     store = depends(Store)
+    sorted = depends(Sorted)
     http = depends(Store, client=httpx.AsyncClient)
 
     @api
@@ -86,3 +109,21 @@ class Files:
         Path(f"{gate}.begun").touch()
         while not Path(gate).exists():
             time.sleep(0.01)
+
+    @api
+    async def wav(
+        self, audio: Annotated[bytes, Media("audio/*", "application/ogg", max_size=1000)]
+    ) -> Annotated[bytes, Media("audio/wav")]:
+        return await self.sorted.wav(audio)
+
+    @api
+    async def pages(
+        self, pages: list[Annotated[bytes, Media("image/png", max_size="1kB")]], title: str = ""
+    ) -> Annotated[str, Media("text/html")]:
+        return await self.sorted.pages(pages, title)
+
+    @api
+    async def places(
+        self, near: str = ""
+    ) -> Annotated[dict[str, str], Media("application/geo+json")]:
+        return await self.sorted.places(near)

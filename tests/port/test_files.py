@@ -122,6 +122,48 @@ def test_a_busy_worker_passes_files_on(graph: Served, tmp_path: Path) -> None:
         holder.join()
 
 
+def test_media_say_what_is_taken_and_sent(client: httpx.Client) -> None:
+    """Through a worker that is free, one that is busy, and a hop."""
+    wav = {"content-type": "audio/x-wav"}
+    for name, asked in (("*/*", "audio/wav"), ("application/octet-stream",) * 2):
+        answer = client.post("/wav", content=SMALL, headers=wav | {"accept": name})
+        assert (answer.content, answer.headers["content-type"]) == (SMALL, asked)
+    accept = {"accept": "application/json"}
+    assert (
+        client.post("/wav", files={"audio": ("a", SMALL, "audio/a")}, headers=accept).text[0] == '"'
+    )
+    answer = client.post(
+        "/pages", files=[("pages", ("a.png", SMALL, "image/png"))], data={"title": "5"}
+    )
+    assert (answer.text, answer.headers["content-type"]) == (
+        "<h1>5</h1>1",
+        "text/html; charset=utf-8",
+    )
+    answer = client.post("/places", json={"near": "ü"})
+    assert (answer.json(), answer.headers["content-type"]) == (
+        {"type": "ü"},
+        "application/geo+json",
+    )
+    large = SMALL * 4
+    refused = {
+        "type": client.post("/wav", content=SMALL, headers={"content-type": "text/plain"}),
+        "size": client.post("/wav", content=large, headers=wav),
+        "chunks": client.post("/wav", content=iter([large] * 3), headers=wav),
+        "part": client.post("/wav", files={"audio": ("a", SMALL, "text/plain")}),
+        "large part": client.post("/wav", files={"audio": ("a", large, "audio/a")}),
+        "untyped": client.post("/pages", files=[("pages", ("", SMALL))]),
+        "base64": client.post("/wav", json={"audio": "A" * 1336}),
+    }
+    statuses = {name: answer.status_code for name, answer in refused.items()}
+    assert statuses == {
+        "type": 415, "size": 413, "chunks": 413, "part": 415, "large part": 413, "untyped": 415, "base64": 413,
+    }  # fmt: skip
+    for name, answer in refused.items():
+        loc = answer.json()["errors"][0]["loc"]
+        assert loc == (["pages"] if name == "untyped" else ["audio"])
+    assert client.post("/wav", json={"audio": "A" * 1332}).status_code == 200
+
+
 def test_where_forms_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "is_installed", lambda: False)
     signature = Signature.of(Files, "twice")
@@ -145,4 +187,7 @@ async def test_files_in_one_process() -> None:
         assert await files.twice(SMALL) == SMALL * 2
         assert await files.describe(SMALL, tags=["5"]) == [256, 1, "", ["5"], False]
         assert await files.by_http(SMALL) == HTTP
+        assert await files.wav(SMALL * 8) == SMALL * 8  # (of clients, not of services)
+        assert await files.pages([SMALL], "a") == "<h1>a</h1>1"
+        assert await files.places("b") == {"type": "b"}
         assert await files.sizes([SMALL, b""], ["a", "b"]) == {"a": 256, "b": 0}

@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from graphserve.declare.media import Media
 from graphserve.errors import InvalidArguments
 from graphserve.wire.costs.bounds import FORM_TEXT, NAME_CHARACTERS
 from graphserve.wire.exceptions import MalformedBody
@@ -18,11 +19,44 @@ from graphserve.wire.media.files import is_file, kind_in
 from graphserve.wire.media.multipart import FormPart, read_form
 from graphserve.wire.media.received import ReceivedFile, ReceivedFiles
 from graphserve.wire.media.text import TextReader
+from graphserve.wire.reason_phrases import phrase
 from graphserve.wire.signature import Signature
 from graphserve.wire.validation_errors import cut, problem, refusal
 
 _JSON = b"application/json"
 _FILES = bytes | list[bytes] | None
+
+
+def untaken(
+    where: str, name: str, media: Media, media_type: str | None, size: int
+) -> InvalidArguments | None:
+    """Return the refusal of a file that the `Media` of its parameter does not take; None if it
+    does.
+
+    Args:
+        where: `Class.method`.
+        name: the parameter.
+        media: what is taken for it.
+        media_type: what the file is, without parameters; None if that is not said.
+        size: how many bytes it has, at least.
+    """
+    if media_type is not None and not media.takes(media_type):
+        shown = cut(media_type, NAME_CHARACTERS) or "a file without a Content-Type"
+        said = f"{name!r} takes {' or '.join(media.media_types)}, not {shown}"
+        return _untaken(where, name, said, 415, "media_type")
+    if media.max_size is not None and size > media.max_size:
+        said = f"{name!r} is larger than {media.max_size} bytes"
+        return _untaken(where, name, said, 413, "too_large")
+    return None
+
+
+def _untaken(where: str, name: str, said: str, status: int, kind: str) -> InvalidArguments:
+    return InvalidArguments(
+        f"arguments of {where}: {said}",
+        errors=[problem([name], said, kind)],
+        status=status,
+        title=phrase(status),
+    )
 
 
 class ComposedBody(NamedTuple):
@@ -57,8 +91,9 @@ class BodyReader:
             n for n, kind in kinds.items() if kind is not None and kind.by_type
         )
         self._raw = next(iter(self._files)) if signature.raw_body else None
+        self._media = {p.name: p.media for p in signature.parameters if p.media is not None}
         self._texts = TextReader(types, signature.texts)
-        self._only = signature.only_raw_body
+        self._only = signature.only_raw_body and not self._media
 
     def is_plain(self, content_type: bytes, query: bytes) -> bool:
         """Return whether a body is the value of the only parameter, as it is."""
@@ -125,6 +160,10 @@ class BodyReader:
 
     def _file(self, name: str, data: bytes, media_type: str, files: ReceivedFiles) -> object:
         """Return what stands for a file among the arguments: itself, or a reference to it."""
+        if (media := self._media.get(name)) is not None:
+            refused = untaken(self._where, name, media, media_type, len(data))
+            if refused is not None:
+                raise refused
         return files.add(ReceivedFile(data, media_type)) if name in self._by_type else data
 
     def _form(self, parts: list[FormPart], files: ReceivedFiles) -> dict[str, object]:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import types
 import typing
 
+from graphserve.declare.media import Media
 from graphserve.wire import type_hints
-from graphserve.wire.media.kinds import KINDS, MediaKind
+from graphserve.wire.formats import is_json
+from graphserve.wire.media.kinds import KINDS, TEXT, MediaKind
+from graphserve.wire.media.octets import ANY
 from graphserve.wire.type_hints import Hint
 
 
@@ -35,6 +38,56 @@ def kind_in(hint: Hint) -> MediaKind | None:
         return kind
     part = type_hints.take_apart(without_none(hint))
     return kind_of(part.items[0].hint) if is_any_length(part) else None
+
+
+def kind_sent(hint: Hint, media: Media | None) -> MediaKind | None:
+    """Return the kind that a result of this type is sent as by itself, if it is one file; with a
+    `Media` text may be, that is not of JSON.
+    """
+    part = type_hints.take_apart(hint)
+    if part.kind == "union":  # (where None may come, that is JSON)
+        return None
+    if media is not None and part.hint is str and not is_json(media.media_types[0]):
+        return TEXT
+    return kind_of(hint)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Return whether a file can be of both media types, or ranges of them; whatever is of a type of
+    its own is `application/octet-stream` too.
+    """
+    if ANY in (one, other) or "*/*" in (one, other):
+        return True
+    kind, _, name = one.partition("/")
+    other_kind, _, other_name = other.partition("/")
+    return kind == other_kind and (name == other_name or "*" in (name, other_name))
+
+
+def without_media(hint: Hint) -> tuple[Hint, list[Media]]:
+    """Return a type without each `Media` of its own, of what may be beside None, and of the items
+    of a list; and these.
+
+    Raises:
+        TypeError: a `Media` is no instance, or is in a place where it says nothing.
+    """
+    found: list[Media] = []
+
+    def change(part: type_hints.Part) -> Hint:
+        kept = [said for said in part.metadata if not isinstance(said, Media)]
+        if Media in kept:
+            raise TypeError("write Media('image/png') or the like, with parentheses")
+        if len(kept) == len(part.metadata):
+            return None
+        found.extend(said for said in part.metadata if isinstance(said, Media))
+        return typing.Annotated[(part.hint, *kept)] if kept else part.hint
+
+    changed = type_hints.rewrite(hint, change)
+    for part in type_hints.walk(changed):
+        if any(isinstance(said, Media) or said is Media for said in part.metadata):
+            raise TypeError(
+                "Media(…) is for a parameter or a result itself, and says nothing inside a class"
+            )
+    return changed, found
 
 
 def is_slow(hint: Hint) -> bool:

@@ -11,9 +11,11 @@ import io
 import re
 import sys
 import warnings
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, TypeGuard
 
+from graphserve.errors import closest
 from graphserve.wire.costs.bounds import IMAGE_FLOOR, IMAGE_MOST, IMAGE_TIMES
 from graphserve.wire.exceptions import Misfit
 from graphserve.wire.media import pixels
@@ -27,6 +29,13 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _READ = "PNG, JPEG, WebP, GIF, BMP or TIFF"
 _DATA_URL = re.compile(r"data:[\w.+/-]*(?:;[\w.+-]+=[^;,]{0,100})*;base64,", re.IGNORECASE)
 PNG = b"image/png"
+# What `Media` may say of how a file is written, by the media type: the numbers that there are, from
+# and to; bool is both.
+_OPTIONS: dict[str, dict[str, tuple[int, int]]] = {
+    "image/png": {"compress_level": (0, 9)},
+    "image/jpeg": {"quality": (1, 100)},
+    "image/webp": {"quality": (1, 100), "lossless": (0, 1)},
+}
 # By the media type: the name of the format, the modes that it has, and how it is written.
 _WRITTEN: dict[bytes, tuple[str, frozenset[str], dict[str, int]]] = {
     PNG: (
@@ -70,9 +79,29 @@ class Images:
         return from_public(value)
 
     @staticmethod
-    def write(value: object, media_type: str) -> bytes:
+    def fault(media_type: str, options: Mapping[str, object]) -> str | None:
+        """Return what is wrong with a media type that no picture is written as, or its options."""
+        if media_type not in _OPTIONS:
+            return f"an image is sent as {', '.join(_OPTIONS)}"
+        known = _OPTIONS[media_type]
+        for name, value in options.items():
+            if name not in known:
+                guess = closest(name, list(known))
+                hint = f"did you mean {guess!r}?" if guess else f"it has {', '.join(known)}"
+                return f"{media_type} has no option {name!r}; {hint}"
+            least, most = known[name]
+            is_switch = known[name] == (0, 1)
+            if isinstance(value, bool) != is_switch or not isinstance(value, int):
+                wanted = "True or False" if is_switch else f"a whole number from {least} to {most}"
+                return f"{name} is {wanted}"
+            if not least <= value <= most:
+                return f"{name} is a whole number from {least} to {most}"
+        return None
+
+    @staticmethod
+    def write(value: object, media_type: str, options: Mapping[str, object]) -> bytes:
         """Return a picture as a file."""
-        return to_public(_checked(value), media_type.encode())
+        return to_public(_checked(value), media_type.encode(), options)
 
     @staticmethod
     def plain(value: object) -> bytes:
@@ -128,8 +157,15 @@ def from_public(value: object) -> Image:
     return image
 
 
-def to_public(image: Image, media_type: bytes = PNG) -> bytes:
+def to_public(
+    image: Image, media_type: bytes = PNG, said: Mapping[str, object] | None = None
+) -> bytes:
     """Return a picture as a file.
+
+    Args:
+        image: the picture.
+        media_type: which file.
+        said: options of the format, in place of ours.
 
     Raises:
         TypeError: Pillow cannot write it.
@@ -137,14 +173,14 @@ def to_public(image: Image, media_type: bytes = PNG) -> bytes:
     name, modes, options = _WRITTEN[media_type]
     written = io.BytesIO()
     if image.mode in _NUMBERS:
-        said = f"an image of mode {image.mode} has numbers that {name} has no place for"
-        raise TypeError(f"{said}: convert it first (.convert('L'))")
+        why = f"an image of mode {image.mode} has numbers that {name} has no place for"
+        raise TypeError(f"{why}: convert it first (.convert('L'))")
     try:
         image = image.convert(_PLAIN[image.mode]) if image.mode in _PLAIN else image
         if image.mode not in modes:
             alpha = "A" in image.getbands() or "transparency" in image.info
             image = image.convert("RGBA" if alpha and "RGBA" in modes else "RGB")
-        image.save(written, name, **options)
+        image.save(written, name, **{**options, **(said or {})})
     except (OSError, ValueError, KeyError) as exc:
         raise TypeError(
             f"an image of mode {image.mode} cannot be written as {name}: {exc}"

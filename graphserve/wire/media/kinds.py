@@ -12,6 +12,7 @@ from typing import Protocol
 from graphserve.wire.media.classes import name_of_kind
 from graphserve.wire.media.images import Images
 from graphserve.wire.media.octets import Octets
+from graphserve.wire.media.texts import Texts
 
 
 class BufferSource(Protocol):
@@ -68,8 +69,14 @@ class MediaKind(Protocol):
         """
         ...
 
-    def write(self, value: object, media_type: str) -> bytes:
-        """Return a value as a file of one of the media types that are offered.
+    def fault(self, media_type: str, options: Mapping[str, object]) -> str | None:
+        """Return what is wrong with `Media(media_type, **options)` for a result, in words; None if
+        nothing is.
+        """
+        ...
+
+    def write(self, value: object, media_type: str, options: Mapping[str, object]) -> bytes:
+        """Return a value as a file of a media type that `fault` finds nothing wrong with.
 
         Raises:
             TypeError: it cannot be written so.
@@ -123,6 +130,7 @@ class PackedKind(MediaKind, Protocol):
 
 
 PACKED: Mapping[str, PackedKind] = {"image": Images()}
+TEXT: MediaKind = Texts()  # of results of `str` only, whose `Media` says so
 KINDS: Mapping[str, MediaKind] = {"bytes": Octets(), **PACKED}
 _BY_MARK = {kind.mark: kind for kind in PACKED.values()}
 _LEAST_MARK = 0xF0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from graphserve.wire.exceptions import Misfit
 
 ANY = "application/octet-stream"
@@ -29,7 +31,12 @@ class Octets:
         raise Misfit(f"Expected `bytes`, got `{type(value).__name__}`")
 
     @staticmethod
-    def write(value: object, media_type: str) -> bytes:
+    def fault(media_type: str, options: Mapping[str, object]) -> str | None:
+        """Return what is wrong with it: bytes may be of any type."""
+        return no_options(media_type, options)
+
+    @staticmethod
+    def write(value: object, media_type: str, options: Mapping[str, object]) -> bytes:
         """Return the bytes as they are.
 
         Raises:
@@ -38,3 +45,10 @@ class Octets:
         if isinstance(value, (bytes, bytearray, memoryview)):
             return bytes(value)
         raise TypeError(f"Expected `bytes`, got `{type(value).__name__}`")
+
+
+def no_options(media_type: str, options: Mapping[str, object]) -> str | None:
+    """Return why a result that is sent as it is has none of these options; None without any."""
+    if not options:
+        return None
+    return f"{next(iter(options))!r}: {media_type} is sent as it is, and takes no options"

@@ -14,14 +14,13 @@ import msgspec
 from graphserve.declare.declaration import ApiDeclaration
 from graphserve.declare.routes import BODILESS
 from graphserve.system import own_json
-from graphserve.wire import type_hints
 from graphserve.wire.extensions import json_hook
 from graphserve.wire.formats import PROBLEM, Format, StreamFormat
-from graphserve.wire.media.files import is_file, kind_in, kind_of
+from graphserve.wire.media.files import is_file, kind_in, kind_sent
+from graphserve.wire.media.kinds import TEXT
 from graphserve.wire.openapi.schemas import COMPONENTS, Schemas
 from graphserve.wire.openapi.time_formats import Json
 from graphserve.wire.signature import Parameter, Signature
-from graphserve.wire.type_hints import Hint
 
 _ERRORS = {
     400: "The body is not what its content type claims.",
@@ -217,9 +216,9 @@ def _request(
     if signature.raw_body:
         (name,) = signature.files
         if set(required) <= {name}:
-            (hint,) = [p.type for p in signature.parameters if p.name == name]
+            (parameter,) = [p for p in signature.parameters if p.name == name]
             # (of bytes: as any other type that is none of these)
-            content |= {each: {"schema": _file(each)} for each in _received(hint)}
+            content |= {each: {"schema": _file(each)} for each in _received(parameter)}
         if len(in_body) > 1:
             said["description"] = _BESIDE.format(name=name)
     alone = signature.raw_body and [p.type for p in in_body] == [bytes]
@@ -241,7 +240,10 @@ def _form(signature: Signature, parameters: Sequence[Parameter], schema: Json) -
             if said.get("type") not in _PLAIN:
                 encoding[parameter.name] = {"contentType": _JSON}
             continue
-        file = _file(*_received(parameter.type))
+        types = _received(parameter)
+        file = _file(*types)
+        if parameter.media is not None and parameter.media.media_types:
+            encoding[parameter.name] = {"contentType": ", ".join(types)}
         if not is_file(parameter.type):
             file = {"type": "array", "items": file}
         properties[parameter.name] = file | kept
@@ -285,7 +287,10 @@ def _is_written(schema: Json, components: Json, lists: bool) -> bool:
 
 def _property(parameter: Parameter, described: dict[str, str], schemas: Schemas) -> Json:
     schema = schemas.of(parameter.type, output=False)
-    if text := described.get(parameter.name):
+    text = described.get(parameter.name, "")
+    if parameter.media is not None and parameter.media.max_size is not None:
+        text = f"{text} At most {parameter.media.max_size:,} bytes.".lstrip()
+    if text:
         schema = {**schema, "description": f"{text} {schema.get('description', '')}".strip()}
     if not parameter.required:
         try:
@@ -305,15 +310,21 @@ def _result(signature: Signature, schemas: Schemas) -> Json:
     if signature.stream:
         return {_NDJSON: {"schema": _lines(schema)}, _EVENTS: {"schema": _events(schema)}}
     content: Json = {_JSON: {"schema": schema}, _MSGPACK: {"schema": schema}}
-    kind = kind_of(signature.result)
-    if kind is not None and type_hints.take_apart(signature.result).kind != "union":
-        content |= {each: {"schema": _file(each)} for each in kind.offers}
-    return content
+    kind = kind_sent(signature.result, signature.media)
+    sent_as = signature.media.media_types if signature.media is not None else ()
+    offers = {each: {"schema": _file(each)} for each in kind.offers} if kind is not None else {}
+    if kind is None or kind is TEXT:
+        first = {each: {"schema": schema} for each in sent_as}
+    else:
+        first = {each: {"schema": _file(each)} for each in sent_as}
+    return first | content | offers  # (what is sent unasked first)
 
 
-def _received(hint: Hint) -> tuple[str, ...]:
-    """Return what a file of this type, or of a list of them, may be."""
-    kind = kind_in(hint)
+def _received(parameter: Parameter) -> tuple[str, ...]:
+    """Return what a file for a parameter, or for a list of them, may be."""
+    kind = kind_in(parameter.type)
+    if parameter.media is not None and parameter.media.media_types:
+        return parameter.media.media_types
     return kind.received if kind is not None else ()
 
 

@@ -102,14 +102,16 @@ def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict
             signature,
             ArgumentsCodec(signature),
             ResultCodec(
-                signature.item if signature.stream else signature.result, f"{node.name}.{api.name}"
+                signature.item if signature.stream else signature.result,
+                f"{node.name}.{api.name}",
+                signature.media,
             ),
             method,
             _is_async(method) or _is_async(inspect.unwrap(method)),
             min(given, default=None),
             None if api.stream else LatencyEstimate(),
             BodyReader(signature),
-            accept_format if signature.stream else accepts_of(signature.result),
+            accept_format if signature.stream else accepts_of(signature.result, signature.media),
             any(is_slow(parameter.type) for parameter in signature.parameters),
             not signature.stream and is_slow(signature.result),
             index,

@@ -11,7 +11,7 @@ from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.call.request_head import RelayedHead, RequestHead
 from graphserve.errors import CallError, InvalidArguments
-from graphserve.wire.formats import Format, is_form, is_multipart
+from graphserve.wire.formats import Format, is_form, is_multipart, media_type
 from graphserve.wire.headers import (
     ACCEPT,
     BAGGAGE,
@@ -33,6 +33,7 @@ from graphserve.wire.headers import (
     is_traceparent,
     traveller,
 )
+from graphserve.wire.media.bodies import untaken
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.trust import RELAYED, Trust
 from graphserve.worker.dispatch.executor import BoundApi
@@ -175,6 +176,10 @@ class RequestHeaders:
             return _stray_query(api, query)
         if streams or is_form_taken:
             return None
+        if is_raw and (media := api.signature.raw_media) is not None:
+            (name,) = api.signature.files
+            kind = media_type(self.content_type or b"")
+            return untaken(api.signature.where, name, media, kind, self.length)
         if format is None or (is_raw and not as_it_is):
             return HttpProblem(415, _wrong_type(api, self.content_type or b""))
         return None

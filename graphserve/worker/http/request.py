@@ -19,10 +19,12 @@ from graphserve.wire.formats import (
     CHECKED_FRAMES,
     AnswerFormat,
     StreamFormat,
+    is_form,
     last_event,
     stream_format,
 )
 from graphserve.wire.headers import LONGEST_TRAVELLER
+from graphserve.wire.media.bodies import untaken
 from graphserve.wire.trust import RELAYED
 from graphserve.wire.url_arguments import whole
 from graphserve.worker.dispatch.decoding import Decoding, read_arguments
@@ -202,6 +204,9 @@ class HttpRequest(AnswerableRequest):
         self._problem = head.problem(self._api, self._format, self._limit, query, routed)
         if self._format is _RAW and body_stream is None and self._problem is None:
             self.media_type = head.content_type or b""
+            media = self._api.signature.raw_media
+            if media is not None and media.max_size is not None and not is_form(self.media_type):
+                self._limit = min(self._limit, media.max_size)
             bodies = self._api.bodies
             self._is_composed = bodies is None or not bodies.is_plain(self.media_type, query)
         forwarded = self.connection.listener.forward_headers
@@ -233,7 +238,7 @@ class HttpRequest(AnswerableRequest):
             return
         self.length += len(chunk)
         if self.length > self._limit:
-            self._problem = too_large(self._limit)
+            self._problem = self._too_large()
             self._refuse_unread()
         elif self.body_stream is not None:
             self.body_stream.push(chunk)
@@ -242,6 +247,16 @@ class HttpRequest(AnswerableRequest):
                 hold(self._body, chunk)
             else:
                 self._body.append(chunk)
+
+    def _too_large(self) -> CallError:
+        """Return the refusal of a body that is larger than what is taken."""
+        if self._limit == self.connection.listener.max_body_size:
+            return too_large(self._limit)
+        signature = self._api.signature
+        media = signature.raw_media
+        (name,) = signature.files
+        assert media is not None
+        return untaken(signature.where, name, media, None, self.length) or too_large(self._limit)
 
     def message_complete(self) -> None:
         """Go on, since the whole request is here."""
