@@ -41,6 +41,7 @@ from graphserve.declare.options import Batch
 from graphserve.declare.routes import Body
 from graphserve.declare.service import api, service
 from graphserve.declare.typed import Call, Stream
+from graphserve.declare.websockets import websocket
 from graphserve.errors import (
     DeadlineExceeded,
     GraphServeError,
@@ -83,6 +84,7 @@ __all__ = [
     "service",
     "set_trace_context",
     "trace_context",
+    "websocket",
 ]
 
 _LATER = {

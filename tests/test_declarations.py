@@ -21,7 +21,7 @@ import functools
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 import httpx
-from graphserve import Batch, api, depends, service
+from graphserve import Batch, api, depends, service, websocket
 
 
 @service
@@ -151,6 +151,10 @@ SERVICES = {
         "@service # HERE\nclass A:\n    __slots__ = ()\n    good = depends(Good)\n{body}",
         r"A has __slots__ and no __dict__, .*: add '__dict__'",
     ),
+    "a static socket": (
+        "@service # HERE\nclass A:\n    @staticmethod\n    @websocket\n    async def talk(self, socket: int): ...\n{body}",
+        r"A\.talk: a WebSocket is a method with 'self', no static or class method",
+    ),
     "a static method": (
         "@service # HERE\nclass A:\n    @staticmethod\n    @api\n    def run(text) -> str: ...",
         r"A\.run: an API is a method with 'self', no static or class method",
@@ -246,6 +250,28 @@ API_OPTIONS = {
     "idempotent of a word": ("idempotent='yes'", RUN, r"idempotent is True or False, not 'yes'"),
     "timeout below 0": ("timeout=-1", RUN, r"timeout is a number of seconds above 0, not -1"),
     "timeout of text": ("timeout='1'", RUN, r"timeout is a number of seconds above 0, not '1'"),
+}  # fmt: skip
+
+TALK = "async def talk(self, socket: WebSocket) -> None: ..."
+SOCKETS = {
+    # options, the method, what the message says
+    "route not by name": ("'/talk'", TALK, r"did you mean @websocket\(route='/talk'\)\?"),
+    "unknown": ("max_sise=1", TALK, r"@websocket on A\.talk: unknown option 'max_sise'; did you mean 'max_size'\?"),
+    "no size": ("max_size=0", TALK, r"max_size is a number of bytes from 1, not 0"),
+    "a size of text": ("max_size='1MB'", TALK, r"max_size is a number of bytes from 1, not '1MB'"),
+    "no ping": ("ping=0", TALK, r"ping is a number of seconds above 0, or None, not 0"),
+    "idle of text": ("idle='1'", TALK, r"idle is a number of seconds above 0, or None, not '1'"),
+    "endless": ("timeout=float('inf')", TALK, r"timeout is a number of seconds above 0, or None, not inf"),
+    "compress of a word": ("compress='yes'", TALK, r"compress is True or False, not 'yes'"),
+    "a reserved route": ("route='/docs'", TALK, r"'/docs' belongs to the HTTP contract"),
+    "a parameter that it has not": ("route='/a/{id}'", TALK, r"\{id\} in its route is no parameter of it"),
+    "sync": ("", "def talk(self, socket: WebSocket) -> None: ...", r"a WebSocket is `async def talk\(self, socket:"),
+    "a stream": ("", "async def talk(self, socket: int) -> AsyncIterator[int]: yield 1", r"a WebSocket is `async def talk"),
+    "no socket": ("", "async def talk(self) -> None: ...", r"its first parameter is the socket: write `async def talk"),
+    "no self": ("", "async def talk() -> None: ...", r"A\.talk has no 'self'"),
+    "no annotation": ("", "async def talk(self, socket) -> None: ...", r"parameter 'socket' has no annotation"),
+    "*args": ("", "async def talk(self, socket: int, *a: str) -> None: ...", r"takes \*a: str: name every parameter"),
+    "a class": ("", "class Inner: ...", r"@websocket decorates a method written with async def"),
 }  # fmt: skip
 
 DEPENDS = {
@@ -524,6 +550,24 @@ def test_mistakes_in_an_api(tmp_path: Path, case: str) -> None:
 def test_mistakes_in_the_options_of_an_api(tmp_path: Path, case: str) -> None:
     options, method, message = API_OPTIONS[case]
     refused(tmp_path, f"@service\nclass A:\n    @api({options}) # HERE\n    {method}", message)
+
+
+@pytest.mark.parametrize("case", SOCKETS)
+def test_mistakes_in_a_websocket(tmp_path: Path, case: str) -> None:
+    options, method, message = SOCKETS[case]
+    given = f"({options})" if options else ""
+    text = f"WebSocket = int\n@service\nclass A:\n    @websocket{given} # HERE\n    {method}"
+    refused(tmp_path, text, message)
+
+
+def test_two_websockets_have_paths_of_their_own(tmp_path: Path) -> None:
+    both = "\n".join(
+        f"    @websocket(route={route!r}){mark}\n    async def {name}(self, socket: int, a: int) -> None: ..."
+        for name, route, mark in (("one", "/x/{a}", ""), ("two", "/x/{a}", " # HERE"))
+    )
+    refused(
+        tmp_path, f"@service\nclass A:\n{both}", r"A\.one and A\.two have the same route '/x/\{a\}'"
+    )
 
 
 @pytest.mark.parametrize("case", DEPENDS)

@@ -53,6 +53,7 @@ def scope(folder: Path) -> dict[str, object]:
         "Annotated": Annotated, "Array": Array, "AsyncIterator": AsyncIterator, "Batch": Batch,
         "Problem": Problem, "api": api, "asyncio": asyncio, "depends": depends,
         "graphserve": graphserve, "httpx": httpx, "np": np, "service": service,
+        "websocket": graphserve.websocket,
     }  # fmt: skip
 
 

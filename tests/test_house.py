@@ -41,6 +41,7 @@ HOMES = {
     "uvicorn": {"worker"},
     "uvloop": {"worker"},
     "watchfiles": {"supervise"},
+    "websockets": {"worker"},
 }
 # Folders that the rest of their room imports nothing of: who reads that never needs them.
 APART = ("wire.openapi", "worker.http.public")
@@ -57,6 +58,7 @@ HEAVY = (
     "python_multipart",
     "rich",
     "tornado",
+    "websockets",
     "zmq",
 )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import reprlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -125,9 +125,7 @@ class CallContext:
         self.gone = True
         calls = self.calls
         self.calls = None
-        for call in calls or ():
-            if not (call.shielded or shielded(call.maker)):
-                call.caller_left()
+        give_up(calls or ())
 
     def end(self) -> None:
         """Note that its API has ended.
@@ -139,6 +137,13 @@ class CallContext:
         self.task = None
         if self.answer is not None:
             self.answer.close()
+
+
+def give_up(calls: Iterable[DependencyCall]) -> None:
+    """Cancel calls to dependencies, but for those inside of `asyncio.shield`."""
+    for call in calls:
+        if not (call.shielded or shielded(call.maker)):
+            call.caller_left()
 
 
 current: ContextVar[CallContext | None] = ContextVar("graphserve_call", default=None)

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
-from graphserve.declare.options import Batch, ServiceOptions
+from graphserve.declare.options import Batch, ServiceOptions, SocketLimits
 from graphserve.declare.routes import HttpMethod
 from graphserve.errors import DeclarationError
 
 API = "__graphserve_api__"
 SERVICE = "__graphserve_service__"
+SOCKET = "__graphserve_socket__"
 WARM_UP = "__warm_up__"  # the method that needs no `@service(warm_up=…)`
+T = TypeVar("T")
 SourceLine = tuple[str, int]  # the source file and the line, counted from 1
 
 
@@ -29,6 +31,25 @@ class ApiDeclaration:
     batch: Batch | None
     idempotent: bool
     timeout: float | None
+    file: str
+    line: int
+
+
+@dataclass(frozen=True)
+class SocketDeclaration:
+    """What `@websocket` was told about a method; `route` is its path at the port.
+
+    Args:
+        name: of the method.
+        route: its path at the port.
+        limits: what a client may do there.
+        file: the source file.
+        line: in it, counted from 1.
+    """
+
+    name: str
+    route: str
+    limits: SocketLimits
     file: str
     line: int
 
@@ -64,11 +85,22 @@ def apis(cls: type) -> dict[str, ApiDeclaration]:
     """Return the APIs of a service by method name, inherited ones included, in the order of their
     definition.
     """
-    found: dict[str, ApiDeclaration] = {}
+    return _declared(cls, API, ApiDeclaration)
+
+
+def sockets(cls: type) -> dict[str, SocketDeclaration]:
+    """Return the WebSockets of a service by method name, inherited ones included, in the order of
+    their definition.
+    """
+    return _declared(cls, SOCKET, SocketDeclaration)
+
+
+def _declared(cls: type, mark: str, kind: type[T]) -> dict[str, T]:
+    found: dict[str, T] = {}
     for base in reversed(cls.__mro__):
         for name, member in vars(base).items():
-            spec = getattr(member, API, None)
-            if isinstance(spec, ApiDeclaration):
+            spec = getattr(member, mark, None)
+            if isinstance(spec, kind):
                 found[name] = spec
             else:
                 found.pop(name, None)

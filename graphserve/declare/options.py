@@ -81,6 +81,41 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class SocketLimits:
+    """What a client of a WebSocket may do: the options of `@websocket`.
+
+    Args:
+        max_size: bytes of one message that comes, unpacked.
+        ping: seconds from one ping to the next; a client that is silent from one to the next is
+            gone. None: none is sent.
+        idle: seconds without a message either way, after which it is closed. None: no limit.
+        timeout: seconds after which it is closed. None: no limit.
+        compress: whether messages are compressed (permessage-deflate) where the client can.
+
+    Raises:
+        ConfigurationError: a value is out of range.
+    """
+
+    max_size: int = 1024 * 1024
+    ping: float | None = 20.0
+    idle: float | None = None
+    timeout: float | None = None
+    compress: bool = True
+
+    def __post_init__(self) -> None:
+        if not _count(self.max_size):
+            raise ConfigurationError(f"max_size is a number of bytes from 1, not {self.max_size!r}")
+        for name in ("ping", "idle", "timeout"):
+            value = getattr(self, name)
+            if value is not None and not _positive(value):
+                raise ConfigurationError(
+                    f"{name} is a number of seconds above 0, or None, not {value!r}"
+                )
+        if not isinstance(self.compress, bool):
+            raise ConfigurationError(f"compress is True or False, not {self.compress!r}")
+
+
+@dataclass(frozen=True)
 class ServiceOptions:
     """The options of one node.
 

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, over
 from graphserve.declare.declaration import (
     API,
     SERVICE,
+    SOCKET,
     WARM_UP,
     ApiDeclaration,
     ServiceDeclaration,
@@ -20,6 +21,7 @@ from graphserve.declare.declaration import (
     apis,
     caller,
     refuse,
+    sockets,
 )
 from graphserve.declare.dependency import Dependency, dependencies
 from graphserve.declare.misplaced import misplaced, misplaced_in_function
@@ -266,16 +268,20 @@ def _checked_warm_up(cls: type, given: object, where: str, place: SourceLine) ->
 
 def _check_class(cls: type, place: SourceLine) -> None:
     for method, member in vars(cls).items():
-        if isinstance(member, (staticmethod, classmethod)) and hasattr(member.__func__, API):
-            refuse(
-                f"{cls.__name__}.{method}: an API is a method with 'self', no static or class"
-                " method",
-                place,
-            )
+        if not isinstance(member, (staticmethod, classmethod)):
+            continue
+        for mark, what in ((API, "an API"), (SOCKET, "a WebSocket")):
+            if hasattr(member.__func__, mark):
+                refuse(
+                    f"{cls.__name__}.{method}: {what} is a method with 'self', no static or class"
+                    " method",
+                    place,
+                )
     found = apis(cls)
-    if not found:
+    if not (found or sockets(cls)):
         refuse(f"service {cls.__name__} has no API: decorate at least one method with @api", place)
     _check_routes(cls, found)
+    _check_socket_routes(cls)
     _check_life(cls, place)
     for attribute, member in vars(cls).items():
         inner = member.values() if isinstance(member, dict) else member
@@ -305,6 +311,13 @@ def _check_routes(cls: type, found: Mapping[str, ApiDeclaration]) -> None:
         both = f"{cls.__name__}.{other} and {cls.__name__}.{method}"
         by = "" if shared == ["POST"] else f" for {', '.join(shared)}"
         refuse(f"{both} {why}{by}; give one route='…'", (second.file, second.line))
+
+
+def _check_socket_routes(cls: type) -> None:
+    for (other, first), (method, second) in itertools.combinations(sockets(cls).items(), 2):
+        if (why := conflict(first.route, second.route)) is not None:
+            both = f"{cls.__name__}.{other} and {cls.__name__}.{method}"
+            refuse(f"{both} {why}; give one route='…'", (second.file, second.line))
 
 
 def _refuse_misplaced(where: str, dependency: Dependency | None, place: SourceLine) -> None:
@@ -349,9 +362,9 @@ def _declare_api(fn: object, options: dict[str, object], place: SourceLine) -> o
     for option in options:
         if option not in _API_OPTIONS:
             refuse(str(UnknownOptionError(option, _API_OPTIONS, where)), place)
-    _check_method(fn, place)
+    check_method(fn, place)
     _check_signature(fn, place)
-    route = _checked_route(options.get("route"), fn, where, place)
+    route = checked_route(options.get("route"), fn, where, place)
     methods = _checked_methods(options.get("method", "POST"), where, place)
     batch = _checked_batch(fn, options.get("batch"), where, place)
     idempotent = options.get("idempotent", False)
@@ -365,19 +378,22 @@ def _declare_api(fn: object, options: dict[str, object], place: SourceLine) -> o
     return fn
 
 
-def _check_method(fn: FunctionType, place: SourceLine) -> None:
+def check_method(fn: FunctionType, place: SourceLine, decorator: str = "@api") -> None:
+    """Refuse to decorate what is no method of a class."""
     outer = fn.__qualname__.rpartition(".")[0]
     if not outer or outer.endswith("<locals>"):
-        hint = " (a decorator between @api and the method needs functools.wraps)" if outer else ""
+        hint = ""
+        if outer:
+            hint = f" (a decorator between {decorator} and the method needs functools.wraps)"
         refuse(
-            f"@api on {fn.__name__}: this is a function; write it as a method of a @service"
+            f"{decorator} on {fn.__name__}: this is a function; write it as a method of a @service"
             f" class{hint}",
             place,
         )
     if fn.__name__.startswith("__") and fn.__name__.endswith("__"):
         refuse(
-            f"@api on {fn.__qualname__}: Python itself calls methods of such names; choose another"
-            " name",
+            f"{decorator} on {fn.__qualname__}: Python itself calls methods of such names; choose"
+            " another name",
             place,
         )
     parameters = list(inspect.signature(fn).parameters.values())
@@ -416,7 +432,8 @@ def _check_signature(fn: FunctionType, place: SourceLine) -> None:
         )
 
 
-def _checked_route(given: object, fn: FunctionType, where: str, place: SourceLine) -> str:
+def checked_route(given: object, fn: FunctionType, where: str, place: SourceLine) -> str:
+    """Return the path that a method has at the port, or refuse it."""
     route = f"/{fn.__name__}" if given is None else given
     if (problem := route_problem(route)) is not None:
         refuse(f"{where}: {problem}", place)

@@ -7,6 +7,7 @@ Runs in a short-lived child process (see `child.py`; `resolver.py` calls it): it
 from __future__ import annotations
 
 import graphlib
+import importlib.util
 import inspect
 import itertools
 import os
@@ -14,7 +15,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from graphserve.declare.declaration import ApiDeclaration, apis, declaration
+from graphserve.declare.declaration import ApiDeclaration, apis, declaration, sockets
 from graphserve.declare.dependency import Dependency, dependencies
 from graphserve.declare.misplaced import strays
 from graphserve.declare.options import ENTRY_TIMEOUT, ServiceOptions
@@ -22,7 +23,16 @@ from graphserve.declare.routes import CALLS, names_in
 from graphserve.errors import ConfigurationError, CycleError, GraphError, closest
 from graphserve.graph.checks import instance_problems, name_of, unused
 from graphserve.graph.importer import MAIN, Target, arguments, explained, load, module_of, parse
-from graphserve.graph.plan import ApiPlan, EdgePlan, NodePlan, Plan, Resolution, Settings, Trouble
+from graphserve.graph.plan import (
+    ApiPlan,
+    EdgePlan,
+    NodePlan,
+    Plan,
+    Resolution,
+    Settings,
+    SocketPlan,
+    Trouble,
+)
 from graphserve.graph.resolver import CUT_OFF, require
 from graphserve.isolation import forked, prompts
 from graphserve.isolation.restore import Steady
@@ -417,7 +427,35 @@ class _Builder:
             init=node.init,
             apis=self._apis(node.cls, options),
             edges=tuple(node.edges),
+            sockets=self._sockets(node),
         )
+
+    def _sockets(self, node: _Found) -> tuple[SocketPlan, ...]:
+        plans = []
+        is_entry = node is next(iter(self.found.values()))
+        for method, spec in sockets(node.cls).items():
+            where = f"{spec.file}:{spec.line}: {node.cls.__name__}.{method}"
+            if not is_entry:
+                self._trouble(
+                    f"{where} is a @websocket, and only the entry has some, since clients connect"
+                    f" to it alone: {node.name} is called by others, and streams to them from an"
+                    " @api with '-> AsyncIterator[…]'"
+                )
+                continue
+            # (a local graph has no connections that would need it)
+            if self.replace is None and importlib.util.find_spec("websockets") is None:
+                self._trouble(
+                    f"{where} is a @websocket, which needs the package 'websockets': pip install"
+                    " 'pygraphserve[ws]'"
+                )
+                continue
+            try:
+                Signature.of_socket(node.cls, method)
+            except ConfigurationError as exc:
+                self._trouble(str(exc))
+                continue
+            plans.append(SocketPlan(method, spec.route, spec.limits))
+        return tuple(plans)
 
     def _apis(self, cls: type, options: ServiceOptions) -> tuple[ApiPlan, ...]:
         plans, troubles = interface(cls, limited=options.concurrency is not None)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from graphserve.declare.addresses import hidden
-from graphserve.declare.options import HIDDEN, Batch, ServiceOptions
+from graphserve.declare.options import HIDDEN, Batch, ServiceOptions, SocketLimits
 from graphserve.declare.routes import BODILESS, CALLS, HttpMethod, names_in
 from graphserve.errors import ConfigurationError
 from graphserve.system import own_json
@@ -102,6 +102,21 @@ class ApiPlan:
 
 
 @dataclass(frozen=True)
+class SocketPlan:
+    """One WebSocket of the entry.
+
+    Args:
+        name: the method's name.
+        path: it has at the port, with its parameters as `{name}`.
+        limits: what a client may do there.
+    """
+
+    name: str
+    path: str
+    limits: SocketLimits = field(default_factory=SocketLimits)
+
+
+@dataclass(frozen=True)
 class EdgePlan:
     """One `depends(...)`: the attribute, and the node or the address behind it.
 
@@ -149,6 +164,7 @@ class NodePlan:
         init: keyword arguments of `__init__`.
         apis: its APIs.
         edges: its dependencies.
+        sockets: its WebSockets; only the entry has some.
     """
 
     name: str
@@ -161,6 +177,7 @@ class NodePlan:
     init: dict[str, object] = field(default_factory=dict)
     apis: tuple[ApiPlan, ...] = ()
     edges: tuple[EdgePlan, ...] = ()
+    sockets: tuple[SocketPlan, ...] = ()
 
     @property
     def batched(self) -> dict[str, int]:

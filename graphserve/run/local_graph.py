@@ -8,10 +8,10 @@ and the threads of each node are those of real workers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from graphserve.call.clients import Clients, codecs, slack_to
 from graphserve.call.context import shortest
@@ -26,6 +26,8 @@ from graphserve.run.local_node import LocalNode
 
 if TYPE_CHECKING:
     from graphserve.call.clients import HttpClient
+    from graphserve.run.local_sockets import LocalSockets
+    from graphserve.worker.http.asgi import Receive, Send
 
 T = TypeVar("T")
 
@@ -33,9 +35,7 @@ T = TypeVar("T")
 Implementations = Mapping[str, tuple[type, object]]
 
 
-def local(
-    service: type[T], *, replace: Mapping[type, object] | None = None
-) -> AbstractAsyncContextManager[type[T]]:
+def local(service: type[T], *, replace: Mapping[type, object] | None = None) -> LocalGraph[T]:
     """Run the whole graph of a service in this process, without sockets.
 
     A service that is only depended on as `optional` may fail to start; calls to it then raise
@@ -54,7 +54,8 @@ def local(
 
     Returns:
         An asynchronous context manager whose value is called like a dependency: `await
-            gateway.ocr(...)`.
+            gateway.ocr(...)`. It is an ASGI application too, for the WebSockets of the entry:
+            Starlette's `TestClient(local(Gateway))` connects to them.
 
     Raises:
         GraphError: the services do not form a graph, or `replace` names a class that is not in it.
@@ -73,20 +74,23 @@ def local(
         abab
         fake
     """
-    graph = _Local(*resolve_here(service, replace or {}))
-    # a `TypedClient` has the APIs of its service
-    return cast("AbstractAsyncContextManager[type[T]]", graph)
+    return LocalGraph(*resolve_here(service, replace or {}))
 
 
-class _Local(AbstractAsyncContextManager[TypedClient]):
-    """What `local` returns; says what to write when it is used in another way."""
+class LocalGraph(AbstractAsyncContextManager[type[T]], Generic[T]):
+    """What `local` returns; says what to write when it is used in another way.
+
+    Args:
+        plan: the graph.
+        implementations: what its nodes are made of.
+    """
 
     def __init__(self, plan: Plan, implementations: Implementations) -> None:
         self._plan = plan
         self._implementations = implementations
         self._graph: _Graph | None = None  # while it is entered
 
-    async def __aenter__(self) -> TypedClient:
+    async def __aenter__(self) -> type[T]:
         graph = _Graph(self._plan, self._implementations)
         try:
             required = self._plan.required()
@@ -101,7 +105,8 @@ class _Local(AbstractAsyncContextManager[TypedClient]):
             await graph.stop(now=True)
             raise
         self._graph = graph
-        return graph.client()
+        # a `TypedClient` has the APIs of its service
+        return cast("type[T]", graph.client())
 
     async def __aexit__(
         self,
@@ -111,6 +116,36 @@ class _Local(AbstractAsyncContextManager[TypedClient]):
     ) -> None:
         assert self._graph is not None
         await self._graph.stop(now=error is not None)
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serve the WebSockets of the entry (ASGI); the graph lives as long as the application."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        entry = self._plan.entry
+        if scope["type"] != "websocket":
+            raise RuntimeError(
+                f"local({entry}) is an application of WebSockets only: call the APIs as methods,"
+                f" `async with local({entry}) as entry: await entry.method(...)`"
+            )
+        if self._graph is None:
+            raise RuntimeError(
+                f"local({entry}) has not started: write `with TestClient(local({entry})) as"
+                " client:`, or enter it first"
+            )
+        await self._graph.sockets().serve(dict(scope), receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.__aenter__()
+        except BaseException as exc:
+            await send({"type": "lifespan.startup.failed", "message": str(exc)})
+            raise
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.__aexit__(None, None, None)
+        await send({"type": "lifespan.shutdown.complete"})
 
     def __enter__(self) -> NoReturn:
         raise TypeError(f"write `async with local({self._plan.entry}) as …:`, in a coroutine")
@@ -136,6 +171,7 @@ class _Graph:
         self.implementations = implementations
         self.nodes: dict[str, LocalNode] = {}
         self._contained = Contained(asyncio.get_running_loop())
+        self._sockets: LocalSockets | None = None  # once somebody connects
 
     async def start(self, plan: NodePlan) -> None:
         """Start one node; those that it calls run."""
@@ -174,11 +210,22 @@ class _Graph:
         }
         return TypedClient(entry.name, apis)
 
+    def sockets(self) -> LocalSockets:
+        """Return what serves the WebSockets of the entry."""
+        if self._sockets is None:
+            from graphserve.run.local_sockets import LocalSockets  # brings Starlette
+
+            entry = self.plan.node(self.plan.entry)
+            self._sockets = LocalSockets(self.nodes[entry.name], self._class(entry))
+        return self._sockets
+
     async def stop(self, *, now: bool) -> None:
         """Stop every node, the entry first; the first exception that one raises is raised when all
         have stopped.
         """
         first: BaseException | None = None
+        if self._sockets is not None:
+            self._sockets.stop(now=now)
         for node in reversed(list(self.nodes.values())):
             try:
                 await node.stop(now=now or first is not None)

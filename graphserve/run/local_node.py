@@ -13,6 +13,7 @@ import contextlib
 import contextvars
 import dataclasses
 import warnings
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -84,9 +85,11 @@ class LocalNode:
         self.apis: dict[str, BoundApi] = {}
         self._loop = asyncio.get_running_loop()
         self._threads = InstanceThreads(plan.limit, f"local-{plan.name}")
-        self._executor = Executor(plan, self._threads, clients.plan.depth(plan.name))
+        self.executor = Executor(plan, self._threads, clients.plan.depth(plan.name))
         self._free = plan.limit
         self._waiting: dict[AnyExchange, LocalCall] = {}  # the oldest first
+        # WebSockets that wait for a slot: each is called with one
+        self.sockets: deque[Callable[[], None]] = deque()
         # None: it is just being begun
         self._executing: dict[AnyExchange, LocalExecution | None] = {}
         self._batchers: dict[str, Batcher] = {}
@@ -94,6 +97,7 @@ class LocalNode:
         self._base = contextvars.copy_context()
         self._quiet = asyncio.Event()
         self._life: ServiceInstance | None = None
+        self._instance: object = None
         self._stopped = False
         self._failed = False  # it did not start
         self._advancing = False
@@ -108,16 +112,17 @@ class LocalNode:
         instance = self.override
         if isinstance(instance, type):
             instance = await self._live(instance)
-        for api in self.plan.apis:
-            if not callable(getattr(instance, api.name, None)):
+        names = [api.name for api in self.plan.apis]
+        names += [socket.name for socket in self.plan.sockets]
+        for name in names:
+            if not callable(getattr(instance, name, None)):
                 kind = type(instance).__name__
-                text = (
-                    f"{kind} stands in for {self.declared.__name__}, but has no method {api.name!r}"
-                )
+                text = f"{kind} stands in for {self.declared.__name__}, but has no method {name!r}"
                 raise ConfigurationError(text)
+        self._instance = instance
         self.apis = bind(self.plan, instance, self.declared)
         self._batchers = {
-            name: Batcher(api, self._executor, self, self._next)
+            name: Batcher(api, self.executor, self, self._next)
             for name, api in self.apis.items() if api.plan.batch is not None
         }  # fmt: skip
 
@@ -153,6 +158,11 @@ class LocalNode:
         finally:
             await self.clients.close()
             self._threads.shutdown(wait=quiet and self._life is not None)
+
+    def method(self, name: str) -> Callable[..., object]:
+        """Return a method of the instance, which is started."""
+        found: Callable[..., object] = getattr(self._instance, name)
+        return found
 
     def composer(self, api: ApiPlan, *, checked: bool, caller: str) -> Compose[LocalRequest]:
         """Return a function that makes requests to one API, in the form that this lane sends."""
@@ -235,10 +245,10 @@ class LocalNode:
                 return
         elif api.signature.stream:
             sink = self._sink(call, api, last_event(arguments))
-            execution = StreamExecution(self._executor, api, context, sink, free)
+            execution = StreamExecution(self.executor, api, context, sink, free)
             base.run(execution.start, arguments)
         else:
-            execution = base.run(self._executor.start, api, arguments, context, ended, free)
+            execution = base.run(self.executor.start, api, arguments, context, ended, free)
         if call.exchange in self._executing:  # it may be over: its deadline had passed
             self._executing[call.exchange] = execution
 
@@ -348,6 +358,8 @@ class LocalNode:
                 del self._waiting[call.exchange]
                 if not call.exchange.over:
                     self._execute(call)
+            while self.sockets and self.take():
+                self.sockets.popleft()()
         finally:
             self._advancing = False
 
@@ -361,7 +373,7 @@ class LocalNode:
 
     @property
     def _idle(self) -> bool:
-        return not self._executor.executing and not self._waiting and self._free == self.plan.limit
+        return not self.executor.executing and not self._waiting and self._free == self.plan.limit
 
     async def _until_quiet(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):

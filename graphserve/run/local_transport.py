@@ -87,6 +87,7 @@ def composer(api: ApiPlan, *, checked: bool, caller: str) -> Compose[LocalReques
             made.traceparent = trace.traceparent
             made.tracestate = trace.tracestate
             made.baggage = trace.baggage
+            made.forwarded = context.forwarded
         made.head = head
         return LocalRequest(api.name, made, body, accept=accept, trust=PEER)
 

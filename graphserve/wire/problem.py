@@ -179,8 +179,9 @@ def _encode(
             headers.append((ARGUMENTS_UNREAD, error.how.encode()))
     if isinstance(error, (Problem, HttpProblem)):
         for name, value in error.headers.items():
-            # it came in after the error was made
-            if (fault := header_fault(name, value)) is not None:
+            # it came in after the error was made (those of ours are ours to set)
+            is_of_user = isinstance(error, Problem)
+            if is_of_user and (fault := header_fault(name, value)) is not None:
                 raise fault
             headers.append((name.lower().encode("latin-1"), value.encode("latin-1")))
     if isinstance(error, Problem):

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import msgspec
 
-from graphserve.declare.declaration import API
+from graphserve.declare.declaration import API, SOCKET, ApiDeclaration
 from graphserve.declare.media import Media
 from graphserve.declare.routes import BODILESS, Body, names_in
 from graphserve.errors import DeclarationError
@@ -63,7 +63,10 @@ _INSTEAD = {
     "Headers": _OF_A_REQUEST,
     "QueryParams": _OF_A_REQUEST,
     "State": _OF_A_REQUEST,
-    "WebSocket": "an API that streams returns AsyncIterator[…], and reads AsyncIterator[bytes]",
+    "WebSocket": (
+        "decorate the method with @websocket in place of @api; an API that streams returns"
+        " AsyncIterator[…], and reads AsyncIterator[bytes]"
+    ),
     **dict.fromkeys(
         (
             "Response",
@@ -168,24 +171,42 @@ class Signature:
         """
         return _Reader(service, method).read()
 
+    @classmethod
+    def of_socket(cls, service: type, method: str) -> Signature:
+        """Read the signature of a WebSocket: what its URL says, as of an API with GET.
+
+        Args:
+            service: the class.
+            method: the method's name.
+
+        Raises:
+            DeclarationError: it does not take a socket first, or a type cannot be in a URL.
+        """
+        return _SocketReader(service, method).read()
+
 
 class _Reader:
+    own = 1  # parameters that are not the caller's: `self`
+    mark = API
+
     def __init__(self, service: type, method: str) -> None:
         self.function = inspect.unwrap(getattr(service, method))
         self.where = f"{service.__name__}.{method}"
-        declared = getattr(self.function, API, None)
+        declared = getattr(self.function, self.mark, None)
         code = getattr(self.function, "__code__", None)
         file, line = (code.co_filename, code.co_firstlineno) if code else (None, None)
         self.place = (declared.file, declared.line) if declared else (file, line)
-        self.batched = declared is not None and declared.batch is not None
+        self.batched = isinstance(declared, ApiDeclaration) and declared.batch is not None
         self.in_path = names_in(declared.route) if declared is not None else ()
-        self.methods: tuple[str, ...] = declared.methods if declared is not None else ("POST",)
+        self.methods: tuple[str, ...] = ("POST",)
+        if isinstance(declared, ApiDeclaration):
+            self.methods = declared.methods
 
     def read(self) -> Signature:
         annotated = self._types()
         result, sent_as = self._take_media("its result", annotated.pop("return"))
         stream, item = self._stream(result)
-        declared = list(inspect.signature(self.function).parameters.values())[1:]
+        declared = list(inspect.signature(self.function).parameters.values())[self.own :]
         chunks = [
             p.name for p in declared if type_hints.origin_of(annotated[p.name]) in _ASYNC_STREAMS
         ]
@@ -452,6 +473,44 @@ class _Reader:
 
     def _refuse(self, message: str) -> NoReturn:
         raise DeclarationError(f"{self.where}: {message}", *self.place) from None
+
+
+class _SocketReader(_Reader):
+    """Reads the signature of a WebSocket, whose first parameter is the socket."""
+
+    own = 2  # `self` and the socket
+    mark = SOCKET
+
+    def __init__(self, service: type, method: str) -> None:
+        super().__init__(service, method)
+        self.methods = ("GET",)
+
+    def _types(self) -> dict[str, Hint]:
+        annotated = super()._types()
+        if annotated.setdefault("return", type(None)) is not type(None):
+            self._refuse("a WebSocket returns nothing: write '-> None', and send what there is")
+        _, socket, *rest = inspect.signature(self.function).parameters
+        if not _is_socket(annotated[socket]):
+            self._refuse(
+                f"parameter {socket!r} is the socket: write '{socket}: WebSocket', of"
+                f" starlette.websockets, not {type_hints.name_of(annotated[socket])}"
+            )
+        for name in rest:
+            body = any(_is_body(each) for each in type_hints.unwrap(annotated[name])[1])
+            if body or type_hints.origin_of(annotated[name]) in _ASYNC_STREAMS:
+                self._refuse(
+                    f"parameter {name!r} is in the URL, where it is no stream and no body: read"
+                    f" what comes from {socket!r}"
+                )
+        return annotated
+
+
+def _is_socket(hint: Hint) -> bool:
+    # (not by the class itself: this process may never need it)
+    return isinstance(hint, type) and any(
+        (base.__module__, base.__name__) == ("starlette.websockets", "WebSocket")
+        for base in hint.__mro__
+    )
 
 
 def _what(name: str) -> str:

@@ -35,6 +35,8 @@ from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
 from graphserve.worker.http.routing import RouteTree
 from graphserve.worker.pages.health import App, Health
+from graphserve.worker.websockets.door import ClosedDoor
+from graphserve.worker.websockets.routes import SocketRoutes
 
 
 class FallbackServer:
@@ -85,6 +87,7 @@ class FallbackServer:
             cors=cors_of(plan),
             **publicly(plan.listen),
         )
+        self._door = ClosedDoor(node.name, self._sockets())
         self._port: Acceptor | None = None
         self._leaving = False
 
@@ -101,6 +104,7 @@ class FallbackServer:
         paths, executor, _, responder, relay = self._served()
         self.listener.serve(paths, executor, responder, relay, self._tree(), cors_of(plan))
         self.listener.refresh()
+        self._door.serve(node.name, self._sockets())
         if self._beginning is not None:
             self._beginning.end()
             self._release()
@@ -110,7 +114,7 @@ class FallbackServer:
         executor = Executor(node, self._threads, plan.depth(node.name))
         relay = Relay(node, Lanes(plan, self.run, self.membership), executor.guard + LEVEL_GUARD)
         apis = {api.name: outlined(node, api) for api in node.apis}
-        self.app.serve(apis)
+        self.app.serve(apis, self._sockets())
         cors = cors_of(plan)
         common = b"" if cors is None else cors.common
         responder = Responder(node.name, public=True, debug=plan.debug, lines=common)
@@ -119,6 +123,9 @@ class FallbackServer:
     def _tree(self) -> RouteTree | None:
         apis = [outlined(self.node, api) for api in self.node.apis]
         return route_tree(apis, self.plan.listen.root_path)
+
+    def _sockets(self) -> SocketRoutes:
+        return SocketRoutes(self.node.sockets, self.plan.listen.root_path)
 
     def _release(self) -> None:
         for connection in self.listener.open():
@@ -144,7 +151,8 @@ class FallbackServer:
         if self._port is not None:
             await self._port.succeed(sock, self.plan.listen.backlog)
             return
-        self._port = Acceptor(self.listener, Limits.of(self.plan.listen), self.tls, self._beginning)
+        limits = Limits.of(self.plan.listen)
+        self._port = Acceptor(self.listener, limits, self.tls, self._beginning, self._door)
         await self._port.open(sock, self.plan.listen.backlog)
 
     async def drain(self, *, last: bool) -> None:

@@ -29,6 +29,7 @@ from graphserve.system.messages import ControlMessage, HealthReport, WarmingUp
 from graphserve.system.rundir.paths import batch_sockets, worker_socket
 from graphserve.wire.media import pixels
 from graphserve.wire.shared_buffers import SharedMemory
+from graphserve.wire.signature import Signature
 from graphserve.worker.batch.batcher import Batcher, BatchLease
 from graphserve.worker.dispatch.executor import Executor, bind
 from graphserve.worker.dispatch.slots import GatedListener, Permit, Slots
@@ -51,6 +52,8 @@ from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
 from graphserve.worker.instance import InstanceThreads, ServiceInstance
 from graphserve.worker.pages.health import App, Health, openapi_document
+from graphserve.worker.websockets.door import SocketDoor
+from graphserve.worker.websockets.routes import SocketRoutes
 
 SERVER_KEEP_ALIVE = 2.5  # times the caller's keep-alive: the caller always closes first
 BACKLOG = 1024  # connections that may wait at the worker's own socket
@@ -177,7 +180,10 @@ class WorkerServer:
             node.name, lambda: membership.missing(plan.below(node.name)), membership.outdated
         )
         self.app = App(
-            self.health, self.apis, self._make_pages if node.name == plan.entry else None
+            self.health,
+            self.apis,
+            self._make_pages if node.name == plan.entry else None,
+            SocketRoutes(node.sockets),
         )
         # the sockets
         self.address = worker_socket(run, node.id, os.getpid())
@@ -280,9 +286,9 @@ class WorkerServer:
         if self._port is not None:
             await self._port.succeed(sock, self.plan.listen.backlog)
             return
-        self._port = Acceptor(
-            self._make_listener(public=True), Limits.of(self.plan.listen), self._tls
-        )
+        listener, limits = self._make_listener(public=True), Limits.of(self.plan.listen)
+        door = self._make_door() if self.node.sockets else None
+        self._port = Acceptor(listener, limits, self._tls, door=door)
         await self._port.open(sock, self.plan.listen.backlog)
 
     async def drain(self, *, last: bool) -> None:
@@ -352,6 +358,30 @@ class WorkerServer:
         self.neighbours.membership.watch_suspicions(self.node.name, listener.suspect)
         self._listeners.append(listener)
         return listener
+
+    def _make_door(self) -> SocketDoor:
+        # (they bring Starlette, and `websockets`)
+        from graphserve.worker.websockets.connection import OpenDoor
+        from graphserve.worker.websockets.endpoint import SocketEndpoint
+
+        node, service = self.node, type(self.instance.instance)
+        responder = Responder(node.name, public=True, debug=self.plan.debug)
+        slots = self.slots if node.options.concurrency is not None else None
+        forwarded = frozenset(name.lower().encode() for name in node.options.forward_headers)
+        endpoints = {
+            plan.name: SocketEndpoint(
+                plan,
+                getattr(self.instance.instance, plan.name),
+                Signature.of_socket(service, plan.name),
+                self.executor,
+                slots,
+                responder,
+                forwarded,
+            )
+            for plan in node.sockets
+        }
+        routes = SocketRoutes(node.sockets, self.plan.listen.root_path)
+        return OpenDoor(node, routes, endpoints)
 
     def _gated(self, name: str, sock: socket.socket) -> GatedListener:
         batcher = self.batchers.get(name)

@@ -3,8 +3,9 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 from typing import Any
 
-from graphserve import Batch, api, depends, service
+from graphserve import Batch, api, depends, service, websocket
 from services import Model
+from starlette.websockets import WebSocket
 
 
 @service
@@ -115,3 +116,41 @@ def api_with_a_batch() -> None:
 def a_helper_is_no_api() -> None:
     reveal_type(Model().helper())  # R: int
     Model.helper()  # E: call-arg | reportCallIssue
+
+
+@service
+class Room:
+    @websocket
+    async def talk(self, socket: WebSocket) -> None:
+        await socket.accept()
+
+    @websocket(route="/rooms/{room}", max_size=1000, ping=None, idle=60, timeout=3600.0, compress=False)
+    async def enter(self, socket: WebSocket, room: str, loud: bool = False) -> None:
+        await self.talk(socket)
+
+
+@service
+class Hall:
+    room = depends(Room, url="http://127.0.0.1:1")
+
+    @api
+    async def look(self) -> None:
+        reveal_type(self.room.talk)  # R: OnlyAtThePort
+        self.room.talk("a")  # E: operator | reportCallIssue
+
+
+async def websocket_is_a_method_of_its_instance(socket: WebSocket) -> None:
+    reveal_type(await Room().enter(socket, "a", loud=True))  # R: None
+    await Room().enter(socket, 1)  # E: arg-type | reportArgumentType
+    await Room().enter(socket)  # E: call-arg | reportCallIssue
+
+
+def websocket_awaits() -> None:
+    def talk(self: Room, socket: WebSocket) -> None: ...
+
+    async def enter(self: Room, socket: WebSocket) -> None: ...
+
+    websocket(talk)  # E: arg-type | reportArgumentType
+    websocket(max_sise=1)  # E: call-overload | reportCallIssue
+    websocket(route="/enter")(enter)
+    websocket(route="/talk")(talk)  # E: arg-type | reportArgumentType

@@ -5,6 +5,7 @@ import asyncio
 import graphserve
 from graphserve import api, depends, service
 from services import Model, Page, Query, Tuned
+from starlette.testclient import TestClient
 
 
 @service
@@ -20,6 +21,11 @@ class Gateway:
 class FakeModel:
     async def count(self, text: str) -> int:
         return 1
+
+
+def local_is_an_application() -> None:
+    with TestClient(graphserve.local(Gateway)) as client:
+        client.websocket_connect("/talk")
 
 
 async def local() -> None:

@@ -45,6 +45,7 @@ import pytest
 from numpy.typing import NDArray
 
 from graphserve.declare.options import Batch
+from graphserve.declare.routes import Body
 from graphserve.declare.service import api
 from graphserve.errors import DeclarationError
 from graphserve.wire.arrays import Array
@@ -357,3 +358,47 @@ def test_a_well_known_type_is_told_what_to_write_instead(hint: Any, why: str) ->
         Signature.of(Service, "method")
     assert why in str(caught.value)
     assert "make it a dataclass" not in str(caught.value)
+
+
+SOCKETS = {
+    # parameters behind self, and what is said of them
+    "socket: int": "parameter 'socket' is the socket: write 'socket: WebSocket', of starlette.websockets, not int",
+    "socket: WebSocket, text: AsyncIterator[bytes]": "parameter 'text' is in the URL, where it is no stream",
+    "socket: WebSocket, text: Annotated[str, Body]": "parameter 'text' is in the URL, where it is no stream",
+    "socket: WebSocket, text: WebSocket": "parameter 'text': .*WebSocket",
+    "socket: WebSocket, text: Missing": "names 'Missing', which does not exist",
+}
+
+
+@pytest.mark.parametrize("parameters", SOCKETS)
+def test_a_websocket_takes_a_socket_and_what_can_be_in_a_url(parameters: str) -> None:
+    with pytest.raises(DeclarationError, match=SOCKETS[parameters]):
+        Signature.of_socket(_socket(parameters), "talk")
+
+
+def test_a_websocket_returns_nothing() -> None:
+    with pytest.raises(DeclarationError, match="a WebSocket returns nothing: write '-> None'"):
+        Signature.of_socket(_socket("socket: WebSocket", "int"), "talk")
+
+
+def test_the_parameters_of_a_websocket_are_those_of_its_url() -> None:
+    signature = Signature.of_socket(
+        _socket("socket: 'WebSocket', count: int, tags: list[str] = []"), "talk"
+    )
+    assert [(each.name, each.type, each.required) for each in signature.parameters] == [
+        ("count", int, True),
+        ("tags", list[str], False),
+    ]
+    assert signature.methods == ("GET",)
+
+
+def _socket(parameters: str, result: str = "None") -> type:
+    from starlette.websockets import WebSocket
+
+    names: dict[str, object] = {"WebSocket": WebSocket, "Body": Body, "Annotated": Annotated}
+    names |= {"AsyncIterator": AsyncIterator}
+    code = (
+        f"from __future__ import annotations\nasync def talk(self, {parameters}) -> {result}: ..."
+    )
+    exec(code, names)
+    return type("Room", (), {"talk": names["talk"]})

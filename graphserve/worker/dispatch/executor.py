@@ -265,7 +265,7 @@ class Execution:
             self._latency = api.latency
             self._began = time.monotonic()
         if api.is_async:
-            work = _call_async(api.method, arguments, context)
+            work = call_async(api.method, arguments, context)
             task = executor.eager.begin(work) if at_once else executor.loop.create_task(work)
             if task.done():
                 self._task_ended(task)
@@ -363,9 +363,12 @@ class Execution:
         self._on_free()
 
 
-async def _call_async(
+async def call_async(
     method: Callable[..., object], arguments: dict[str, object], context: CallContext
 ) -> object:
+    """Run a method in this task, as the call of this context; what it raises concerns that call
+    alone.
+    """
     current.set(context)
     born = forked.forks
     try:

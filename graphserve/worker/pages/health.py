@@ -18,6 +18,7 @@ from graphserve.wire.problem import HttpProblem
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.http.asgi import AsgiApp, Receive, Scope, Send, send_answer, send_problem
 from graphserve.worker.http.routing import RouteTree
+from graphserve.worker.websockets.routes import SocketRoutes
 
 
 class Health:
@@ -68,6 +69,7 @@ class App:
         apis: the node's APIs, for the words of 404 and 405.
         make_pages: makes the application of the pages, if this is the entry, out of this one, which
             says for it what does not exist.
+        sockets: the node's WebSockets, likewise.
     """
 
     def __init__(
@@ -75,15 +77,17 @@ class App:
         health: Health,
         apis: dict[str, BoundApi],
         make_pages: Callable[[App], AsgiApp] | None = None,
+        sockets: SocketRoutes | None = None,
     ) -> None:
         self.health = health
         self.pages = None if make_pages is None else make_pages(self)
-        self.serve(apis)
+        self.serve(apis, sockets)
         self._health = {"/livez": health.live, "/readyz": health.ready}
 
-    def serve(self, apis: dict[str, BoundApi]) -> None:
-        """Know these APIs from now on."""
+    def serve(self, apis: dict[str, BoundApi], sockets: SocketRoutes | None = None) -> None:
+        """Know these APIs and WebSockets from now on."""
         self.tree = RouteTree(apis.values())
+        self.sockets = sockets or SocketRoutes(())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request (ASGI, for `http` scopes)."""
@@ -95,6 +99,8 @@ class App:
             )
         elif method == "OPTIONS" and (allow := self._allowed(path)):
             await self.tell(send, allow)
+        elif self.sockets.find(path.encode()) is not None and not self._is_api(path, method):
+            await self._refuse_socket(send, path, method)
         elif self.pages is not None and path not in self._health and not self._is_api(path, method):
             await self.pages(scope, receive, send)
         else:
@@ -117,6 +123,15 @@ class App:
             hint = f"did you mean {guess}?" if guess else f"there are: {', '.join(known)}"
             detail, headers = f"there is no API at {path}; {hint}", {}
         await self.answer(send, HttpProblem(status, detail, headers=headers))
+
+    async def _refuse_socket(self, send: Send, path: str, method: str) -> None:
+        """Answer who asks for a WebSocket in another way (RFC 9110, 15.5.22)."""
+        if method == "GET":
+            text = f"{path} is a WebSocket: connect to it with a client of such"
+            await self.answer(send, HttpProblem(426, text, headers={"upgrade": "websocket"}))
+        else:
+            text = f"{path} is a WebSocket, which takes GET, not {method}"
+            await self.answer(send, HttpProblem(405, text, headers={ALLOW.decode(): "GET"}))
 
     async def tell(self, send: Send, allow: str) -> None:
         """Answer `OPTIONS`."""

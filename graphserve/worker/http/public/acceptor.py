@@ -17,6 +17,7 @@ from graphserve.worker.http.public.connection import PublicConnection
 from graphserve.worker.http.public.early import Beginning, EarlyConnection
 from graphserve.worker.http.public.timeouts import Timeouts
 from graphserve.worker.http.public.tls import FailedHandshakes
+from graphserve.worker.websockets.door import SocketDoor
 
 # seconds that a client whose connection still waited when the port closed has for TLS
 LAST_HANDSHAKE = 5.0
@@ -38,6 +39,7 @@ class Acceptor:
         limits: what they may do.
         tls: the TLS context, if it is a TLS port.
         beginning: for a port that is open before the graph is resolved.
+        door: takes clients that ask for a WebSocket; None where there are none.
     """
 
     def __init__(
@@ -46,8 +48,10 @@ class Acceptor:
         limits: Limits,
         tls: ssl.SSLContext | None,
         beginning: Beginning | None = None,
+        door: SocketDoor | None = None,
     ) -> None:
         self._beginning = beginning
+        self._door = door
         self.listener = listener
         self.limits = limits
         self.tls = tls
@@ -103,8 +107,8 @@ class Acceptor:
 
     def _protocol(self) -> PublicConnection:
         if self._beginning is not None and not self._beginning.over:
-            return EarlyConnection(self.listener, self.timeouts, self._beginning)
-        return PublicConnection(self.listener, self.timeouts)
+            return EarlyConnection(self.listener, self.timeouts, self._beginning, self._door)
+        return PublicConnection(self.listener, self.timeouts, self._door)
 
     def _accept(self) -> None:
         assert self._sock is not None

@@ -13,6 +13,7 @@ import httptools
 
 from graphserve.call.context import CallContext, earliest
 from graphserve.call.request import new_request_id
+from graphserve.call.request_head import RequestHead
 from graphserve.wire.headers import CONTENT_LENGTH, HOST, ORIGIN, TRANSFER_ENCODING
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.dispatch.slots import has_hung_up
@@ -37,6 +38,7 @@ from graphserve.worker.http.request import HttpRequest
 from graphserve.worker.http.response import Responder
 from graphserve.worker.http.strict import RequestRefused
 from graphserve.worker.http.transport import untaken
+from graphserve.worker.websockets.door import Begin, SocketDoor
 
 _NOTHING = memoryview(b"")
 
@@ -47,13 +49,17 @@ class PublicConnection(HttpConnection):
     Args:
         listener: where it was accepted.
         timeouts: end it when it is too slow, or idle too long.
+        door: takes it when it asks for a WebSocket; None where there are none.
     """
 
     repeats = True  # whether a head that has come before is known without the parser
 
-    def __init__(self, listener: Listener, timeouts: Timeouts) -> None:
+    def __init__(
+        self, listener: Listener, timeouts: Timeouts, door: SocketDoor | None = None
+    ) -> None:
         super().__init__(listener)
         self.timeouts = timeouts
+        self.door = door
         # Of the connection. `since` is when it was accepted, when its last answer was complete, or
         # when a head began that did not come at once.
         self.since = 0.0
@@ -76,6 +82,7 @@ class PublicConnection(HttpConnection):
         # whether its head came at once and is none of those that need a closer look
         self._plain = False
         self._line = b""  # what has come of its first line, if that is not complete
+        self._begin_socket: Begin | None = None  # goes on as a WebSocket
 
     # --- asyncio ---
 
@@ -142,7 +149,9 @@ class PublicConnection(HttpConnection):
                 and self.parser.should_upgrade()
                 and self.parser.get_method() != b"CONNECT"
             ):
-                self._upgrade_offered = True  # the same headers come again, without the offer
+                # declined, the same headers come again, without the offer
+                self._upgrade_offered = True
+                self._begin_socket = self._asks_for_socket()
                 return
             self._examine()
         if self.spare and (problem := self.timeouts.refusal(self, self.url)) is not None:
@@ -419,6 +428,8 @@ class PublicConnection(HttpConnection):
             if not self.listener.hosts.allows(host):
                 raise RequestRefused(browsers.foreign_host(host))
         executes = self.listener.executes(method, self.url)
+        if self.door is not None and self.door.routes.find(self.url) is not None:
+            executes = True
         own = lambda: self._origins([*asked, *named])  # noqa: E731
         cors = self.listener.cors
         allows = None if cors is None else cors.allows
@@ -434,6 +445,41 @@ class PublicConnection(HttpConnection):
         if listener.cors is None or ORIGIN not in self._said:
             return listener.responder
         return listener.cors.responder(listener.responder, self._said[ORIGIN])
+
+    def _asks_for_socket(self) -> Begin | None:
+        """Return what goes on with the connection as a WebSocket; None if this asks for none.
+
+        Raises:
+            RequestRefused: it does, and gets none.
+        """
+        door = self.door
+        if door is None or self.parser.get_method() != b"GET":
+            return None
+        found = door.routes.find(strict.in_origin_form(self.url)[0])
+        if found is None:
+            return None
+        self._examine()
+        if self.spare and (problem := self.timeouts.refusal(self, self.url)) is not None:
+            raise RequestRefused(problem)
+        if not self.answered:
+            raise RequestRefused(HttpProblem(400, "a handshake waits for the answers before it"))
+        if self.parser.get_http_version() != "1.1":
+            raise RequestRefused(HttpProblem(400, "the handshake of a WebSocket is in HTTP/1.1"))
+        head = RequestHead(b"GET", self.url, self.headers, self._sender)
+        return door.open(self, found, head)
+
+    def _stopped(self, exc: Exception, data: bytes | memoryview) -> None:
+        """Go on as a WebSocket, or as `HttpConnection` does."""
+        begin = self._begin_socket
+        if begin is None or not isinstance(exc, httptools.HttpParserUpgrade):
+            super()._stopped(exc, data)
+            return
+        rest = bytes(data[exc.args[0] :]) + bytes(self._held)
+        self.discard()
+        self._forget_end()
+        self.listener.connections.discard(self)
+        self.timeouts.lost(self)
+        begin(rest)
 
     def _origins(self, hosts: list[bytes]) -> list[tuple[str, bytes]]:
         """Return the origins of the pages of this port, as scheme and host."""

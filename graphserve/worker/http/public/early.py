@@ -19,6 +19,7 @@ from graphserve.worker.http.public.connection import PublicConnection
 from graphserve.worker.http.public.timeouts import HEALTH, Timeouts
 from graphserve.worker.http.request import HttpRequest
 from graphserve.worker.http.strict import RequestRefused
+from graphserve.worker.websockets.door import SocketDoor
 
 # of a head; what ends otherwise is taken for incomplete, and parsed when its time is over
 _END = b"\r\n\r\n"
@@ -75,10 +76,17 @@ class EarlyConnection(PublicConnection):
         listener: where it was accepted.
         timeouts: end it when it is too slow, or idle too long.
         beginning: says when the graph is resolved.
+        door: as of `PublicConnection`.
     """
 
-    def __init__(self, listener: Listener, timeouts: Timeouts, beginning: Beginning) -> None:
-        super().__init__(listener, timeouts)
+    def __init__(
+        self,
+        listener: Listener,
+        timeouts: Timeouts,
+        beginning: Beginning,
+        door: SocketDoor | None = None,
+    ) -> None:
+        super().__init__(listener, timeouts, door)
         self._beginning = beginning
         self._timer: asyncio.TimerHandle | None = None  # of the request that waits
         self._waits_since = 0.0  # on the loop's clock
