@@ -47,6 +47,7 @@ from graphserve.wire.headers import (
     FORWARDED,
     HOP_BY_HOP,
     INTERNAL_PREFIX,
+    PRINCIPAL,
     Headers,
     head_fault,
 )
@@ -595,6 +596,8 @@ def _head(
     lines += [b"%s: %s\r\n" % field for field in with_travellers(context, headers)]
     if context is not None and context.forwarded is not None:
         lines.append(b"%s: %s\r\n" % (FORWARDED, context.forwarded))
+    if context is not None and context.principal is not None:
+        lines.append(b"%s: %s\r\n" % (PRINCIPAL, context.principal.encode("latin-1")))
     if deadline_ns is not None:
         lines.append(b"%s: %d\r\n" % (DEADLINE, deadline_ns))
     if close:

@@ -22,6 +22,7 @@ from graphserve.wire.headers import (
     CONTENT_TYPE,
     DEADLINE,
     FORWARDED,
+    PRINCIPAL,
     REQUEST_ID,
     TRACEPARENT,
     TRACESTATE,
@@ -37,6 +38,7 @@ _TRACEPARENT_LINE = TRACEPARENT + b": %s\r\n"
 _TRACESTATE_LINE = TRACESTATE + b": %s\r\n"
 _BAGGAGE_LINE = BAGGAGE + b": %s\r\n"
 _FORWARDED_LINE = FORWARDED + b": %s\r\n"
+_PRINCIPAL_LINE = PRINCIPAL + b": %s\r\n"
 _END = b"%s" + CONTENT_LENGTH + b": %d\r\n\r\n%b"
 
 
@@ -119,6 +121,8 @@ def travels(context: CallContext | None, deadline_ns: int | None) -> bytes:
         return head
     if context.forwarded is not None:
         head += _FORWARDED_LINE % context.forwarded
+    if context.principal is not None:
+        head += _PRINCIPAL_LINE % context.principal.encode("latin-1")
     if context.retraced:
         context = traced(context)
     if context.traceparent is not None:

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import resource
 import socket
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from graphserve.graph.plan import ListenPlan, Plan, Trouble
 from graphserve.system import listening, machine as here, os_errors
 from graphserve.system.rundir.claim import claim_problem
 from graphserve.system.rundir.paths import MAX_SOCKET_PATH, PREFIX, UNFINISHED, parent, path_problem
+from graphserve.wire.api_keys import SHORT, ApiKeys
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -56,6 +58,7 @@ def refuse(config: Config) -> list[Trouble]:
     tls, password = config.settings.listen.tls, config.keyfile_password
     found = [
         *certificate(tls, password),
+        *api_keys(config.api_keys),
         *socket_paths(config),
         *reloading(config),
         *event_loop(config),
@@ -70,6 +73,7 @@ def machine(config: Config) -> Iterator[Trouble]:
     """Check everything about this machine that the configuration alone decides."""
     listen = config.settings.listen
     yield from certificate(listen.tls, config.keyfile_password)
+    yield from api_keys(config.api_keys)
     yield from (unix_listener(listen) if listen.uds else address(listen))
     yield from socket_paths(config)
     yield from run_folder(config.run_dir)
@@ -85,6 +89,25 @@ def event_loop(config: Config) -> Iterator[Trouble]:
         yield Trouble(
             "--loop uvloop: uvloop is not installed; install it, or give --loop auto or --loop"
             " asyncio"
+        )
+
+
+def api_keys(keys: ApiKeys | None) -> Iterator[Trouble]:
+    """Check that API keys are secret, and cannot be guessed."""
+    if keys is None:
+        return
+    mode = os.stat(keys.path).st_mode if os.path.exists(keys.path) else 0
+    if mode & (stat.S_IRGRP | stat.S_IROTH | stat.S_IWGRP | stat.S_IWOTH):
+        yield Trouble(
+            f"others than its owner can read or change {keys.path}, which holds API keys: chmod"
+            f" 600 {keys.path}",
+            warning=True,
+        )
+    if keys.short:
+        yield Trouble(
+            f"{keys.path}: the API key of {', '.join(keys.short)} is shorter than {SHORT}"
+            " characters, and can be guessed: take one of `openssl rand -hex 24`",
+            warning=True,
         )
 
 

@@ -14,6 +14,6 @@ A command calls `load(flags, environ, cwd)` once; the supervisor gets the Config
 from __future__ import annotations
 
 from graphserve.config.layers import TargetMissing, load, run_dir
-from graphserve.config.model import Config
+from graphserve.config.model import Config, Secrets
 
-__all__ = ["Config", "TargetMissing", "load", "run_dir"]
+__all__ = ["Config", "Secrets", "TargetMissing", "load", "run_dir"]

@@ -200,6 +200,13 @@ FLAGS = (
         "Let pages of this origin call from browsers: https://app.example.com, or *.",
         many=True,
     ),
+    Flag(
+        "api-key-file",
+        v.FilePath(),
+        "loader",
+        "",
+        "Answer only who sends an API key of this file: name:key lines.",
+    ),
     Flag("max-body-size", v.BODY_SIZE, "listen", "max_body_size", "The largest request body."),
     Flag(
         "limit-connections",

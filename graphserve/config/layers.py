@@ -16,6 +16,7 @@ from graphserve.config.values import ValueSource
 from graphserve.errors import ConfigurationError, ExitCode, UnknownOptionError
 from graphserve.graph.plan import ListenPlan, Settings, TlsPlan
 from graphserve.system.inherited import INTERNAL_PREFIX
+from graphserve.wire.api_keys import ApiKeys
 
 PREFIX = "GRAPHSERVE_"
 # its tables: PEP 518, PEP 621, PEP 735
@@ -82,8 +83,10 @@ def load(
         raise WrongUsage(
             f"--{listening[0]} has no effect where {where} is given: leave one of them out"
         )
-    files = tuple(str(path) for path in (config_file, env_file) if path is not None)
-    return _build(values, sources, new, files, base)
+    key_file = _first("api_key_file", *layers)
+    read_from = (config_file, env_file, key_file)
+    files = tuple(str(path) for path in read_from if path is not None)
+    return _build(values, sources, new, files, base, _api_keys(key_file))
 
 
 def run_dir(environ: Mapping[str, str], cwd: str | os.PathLike[str]) -> str | None:
@@ -287,6 +290,16 @@ def _password(path: str) -> str:
         raise ConfigurationError(words) from None
 
 
+def _api_keys(path: str | None) -> ApiKeys | None:
+    """Return the API keys in a file, if there is to be one."""
+    if path is None:
+        return None
+    try:
+        return ApiKeys.read(path, Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigurationError(f"--api-key-file {path}: cannot be read: {_reason(exc)}") from None
+
+
 def _overlay(below: object, above: object) -> object:
     if not (isinstance(below, dict) and isinstance(above, dict)):
         return above
@@ -294,7 +307,12 @@ def _overlay(below: object, above: object) -> object:
 
 
 def _build(
-    values: Layer, sources: dict[str, str], env: dict[str, str], files: tuple[str, ...], cwd: Path
+    values: Layer,
+    sources: dict[str, str],
+    env: dict[str, str],
+    files: tuple[str, ...],
+    cwd: Path,
+    api_keys: ApiKeys | None,
 ) -> Config:
     if "entrypoint" not in values:
         raise TargetMissing(
@@ -310,7 +328,7 @@ def _build(
         sources=sources,
         debug=bool(values.get("reload", False)),
     )
-    return Config(settings, **_part(values, "config"), files=files, env=env)
+    return Config(settings, **_part(values, "config"), files=files, env=env, api_keys=api_keys)
 
 
 def _part(values: Layer, part: Section) -> dict[str, Any]:

@@ -11,6 +11,20 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from graphserve.graph.plan import Settings, read
+from graphserve.wire.api_keys import ApiKeys
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What workers of the entry need at the port, and no file of ours may hold.
+
+    Args:
+        keyfile_password: of the TLS key.
+        api_keys: the digests of the keys that clients need, if they need one.
+    """
+
+    keyfile_password: str | None = field(default=None, repr=False)
+    api_keys: ApiKeys | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -20,6 +34,7 @@ class Config:
     Args:
         settings: what the resolver needs; the rest is for the supervisor and the command line.
         keyfile_password: the password of the TLS key; never in the Settings, nor in the Plan.
+        api_keys: those that `--api-key-file` holds, as digests; None: nobody needs one.
         log_format: how records are shown; `auto` is for a terminal where there is one, else text.
         reload: whether workers are replaced when a source file changes.
         reload_dirs: the folders that are watched then; none: those that the app's modules are in.
@@ -32,6 +47,7 @@ class Config:
 
     settings: Settings
     keyfile_password: str | None = field(default=None, repr=False)
+    api_keys: ApiKeys | None = field(default=None, repr=False)
     log_format: Literal["auto", "text", "json"] = "auto"
     reload: bool = False
     reload_dirs: tuple[str, ...] = ()
@@ -39,6 +55,11 @@ class Config:
     run_dir: str | None = None
     files: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def secrets(self) -> Secrets:
+        """Return what goes to workers by the control connection alone."""
+        return Secrets(self.keyfile_password, self.api_keys)
 
     def to_json(self) -> str:
         """Return this configuration as JSON, password included: for a pipe, never for a file."""

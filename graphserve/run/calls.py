@@ -50,18 +50,26 @@ class Calls:
         url: where it answers.
         tls: what it serves TLS with.
         password: of the TLS key.
+        api_key: one that the port knows, if it wants one.
         errors: the pipe by which the supervisor says what is logged of failed calls; stays its
             owner's.
     """
 
     def __init__(
-        self, cls: type, url: str, tls: TlsPlan | None, password: str | None, errors: int
+        self,
+        cls: type,
+        url: str,
+        tls: TlsPlan | None,
+        password: str | None,
+        api_key: str | None,
+        errors: int,
     ) -> None:
         self._plan, _ = resolve_here(cls, {})
         self._cls = cls
         self._url = url
         self._tls = tls
         self._password = password
+        self._api_key = api_key
         self._errors = errors
         running: Future[_Running] = Future()
         self._thread = threading.Thread(
@@ -100,6 +108,7 @@ class Calls:
             lambda: own_client(self._url, self._tls, self._password),
             errors.explain,
             f"a worker of {name} ended while it executed the call",  # as a hop says it
+            self._api_key,
         )
         apis = {
             api.name: RemoteApi(

@@ -38,6 +38,8 @@ from graphserve.system.inherited import is_ignored
 
 T = TypeVar("T")
 
+OWN_PRINCIPAL = "graphserve"  # who calls with `Server.call`, where clients need an API key
+
 # of each graph that runs: its supervisor stops when this end is closed
 _pipes: weakref.WeakSet[BufferedWriter] = weakref.WeakSet()
 
@@ -100,6 +102,12 @@ class Server(Generic[T]):
         self._lock = threading.Lock()
         self._calls: Calls | None = None
         self._config = _configure(target, options)
+        # `call` comes by the port too, and the keys of others are nothing that we keep
+        self._api_key: str | None = None
+        if self._config.api_keys is not None:
+            self._api_key = os.urandom(24).hex()
+            keys = self._config.api_keys.with_key(OWN_PRINCIPAL, self._api_key)
+            self._config = dataclasses.replace(self._config, api_keys=keys)
         self._start()
 
     @property
@@ -118,7 +126,9 @@ class Server(Generic[T]):
             if self._calls is None:
                 listen = self._config.settings.listen
                 password, errors = self._config.keyfile_password, self._answers.fileno()
-                self._calls = Calls(self._class(), self.url, listen.tls, password, errors)
+                self._calls = Calls(
+                    self._class(), self.url, listen.tls, password, self._api_key, errors
+                )
             return cast("type[T]", self._calls.client)
 
     def wait(self) -> None:

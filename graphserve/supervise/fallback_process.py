@@ -397,7 +397,7 @@ class FallbackProcess:
         process.enter(WorkerState.STARTING)
         revision = process.revision
         self._tell_members(process)
-        process.send(messages.Init((), revision.keyfile_password, {}, resolving=revision.outlined))
+        process.send(revision.init((), {}, at_port=True, resolving=revision.outlined))
 
     def _tell_members(self, process: WorkerProcess) -> None:
         revision = process.revision

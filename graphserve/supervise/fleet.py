@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
+from graphserve.config import Secrets
 from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.supervise.events import LogRecord, NodeState, Observer, State
@@ -78,12 +79,10 @@ class Fleet:
         self._shown: dict[str, tuple[State, int, int, bool]] = {}
         self._look = look
         self.fallback = FallbackProcess(self, make_pool)
-        self._outline: tuple[Plan, Mapping[str, str], str | None] | None = None
+        self._outline: tuple[Plan, Mapping[str, str], Secrets] | None = None
         self._outlined: Revision | None = None
 
-    def add_revision(
-        self, plan: Plan, extra: Mapping[str, str], keyfile_password: str | None
-    ) -> Revision:
+    def add_revision(self, plan: Plan, extra: Mapping[str, str], secrets: Secrets) -> Revision:
         """Make a revision of a Plan, which the graph is about to be of.
 
         Nodes that run already are in it, the others get a place, and start later.
@@ -91,7 +90,7 @@ class Fleet:
         Args:
             plan: what shall run.
             extra: what `--env-file` says.
-            keyfile_password: of the TLS key, for workers of the entry; no file may hold it.
+            secrets: for workers of the entry; no file may hold them.
 
         Raises:
             StartupError: no socket can be made.
@@ -106,9 +105,7 @@ class Fleet:
         self._revisions += 1
         environment = Environment(plan, self.run, self._revisions, extra, held)
         try:
-            revision = Revision(
-                self._revisions, plan, self.run, environment, keyfile_password, configured
-            )
+            revision = Revision(self._revisions, plan, self.run, environment, secrets, configured)
             self._nodes_of[revision] = {}
             for each in plan.nodes:  # all, before its first worker starts
                 self._nodes_of[revision][each.name] = kept[each.name] or self._new(each, revision)
@@ -183,18 +180,18 @@ class Fleet:
         """Return the pid and the mark of each process."""
         return [(worker.pid, worker.process.env[MARK_VARIABLE]) for worker in self._processes()]
 
-    def expect(self, outline: Plan, extra: Mapping[str, str], keyfile_password: str | None) -> None:
+    def expect(self, outline: Plan, extra: Mapping[str, str], secrets: Secrets) -> None:
         """Have who waits at the port answered while the graph is being resolved.
 
         Args:
             outline: what is known of it.
             extra: what `--env-file` says.
-            keyfile_password: of the TLS key, for the fallback server.
+            secrets: for the fallback server.
 
         Raises:
             StartupError: no socket can be made.
         """
-        self._outline = (outline, extra, keyfile_password)
+        self._outline = (outline, extra, secrets)
         self._listen()
         self.fallback.expect()
 
@@ -213,9 +210,9 @@ class Fleet:
         """
         if self._outlined is None:
             assert self._outline is not None
-            plan, extra, keyfile_password = self._outline
+            plan, extra, secrets = self._outline
             environment = Environment(plan, self.run, OUTLINE, extra, {})
-            self._outlined = Revision(OUTLINE, plan, self.run, environment, keyfile_password, {})
+            self._outlined = Revision(OUTLINE, plan, self.run, environment, secrets, {})
             self._nodes_of[self._outlined] = {}
         return self._outlined
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from dataclasses import replace
 from itertools import groupby
 
-from graphserve.config import Config
+from graphserve.config import Config, Secrets
 from graphserve.errors import ConfigurationError, GraphError, GraphServeError, StartupError, closest
 from graphserve.graph.plan import NodePlan, Plan, Resolution
 from graphserve.graph.resolver import require
@@ -131,7 +131,7 @@ class Operations:
                     await reload.run(
                         plan,
                         config.env,
-                        config.keyfile_password,
+                        config.secrets,
                         [node.plan.name for node in nodes if names],
                     )
                 except StartupError as exc:
@@ -293,7 +293,11 @@ class Operations:
         password = new.keyfile_password or self.config.keyfile_password
         settings = dataclasses.replace(new.settings, listen=listen)
         return dataclasses.replace(
-            self.config, settings=settings, keyfile_password=password, env=new.env
+            self.config,
+            settings=settings,
+            keyfile_password=password,
+            api_keys=new.api_keys,
+            env=new.env,
         )
 
 
@@ -318,7 +322,7 @@ class Reload:
         self,
         plan: Plan,
         extra: Mapping[str, str],
-        keyfile_password: str | None,
+        secrets: Secrets,
         only: Collection[str] = (),
     ) -> None:
         """Bring the graph to a Plan; returns when all of it is the new revision, while old workers
@@ -327,7 +331,7 @@ class Reload:
         Args:
             plan: what shall run.
             extra: what `--env-file` says.
-            keyfile_password: of the TLS key (see `Revision`).
+            secrets: for workers of the entry (see `Revision`).
             only: the nodes to roll; empty: all.
 
         Raises:
@@ -337,7 +341,7 @@ class Reload:
         fleet = self.fleet
         before = set(fleet.nodes)
         try:
-            revision = fleet.add_revision(plan, extra, keyfile_password)
+            revision = fleet.add_revision(plan, extra, secrets)
             nodes = fleet.nodes_of(revision)
             entry = nodes[plan.entry]
             new = [node for node in nodes.values() if node not in before]

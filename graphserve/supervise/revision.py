@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from graphserve.config import Secrets
 from graphserve.declare.options import ENTRY_TIMEOUT, ServiceOptions
 from graphserve.graph.plan import NodePlan, Plan, Settings
 from graphserve.supervise.process.environment import Environment
@@ -28,7 +29,7 @@ class Revision:
         plan: what to run.
         run: the run folder.
         environment: of its workers.
-        keyfile_password: of the TLS key: the workers of the entry need it, and no file may hold it.
+        secrets: what workers of the entry need, and no file may hold.
         configured: by node name, the workers that the configuration asks for (`plan` has those of
             `graphserve scale`).
     """
@@ -39,13 +40,13 @@ class Revision:
         plan: Plan,
         run: Path,
         environment: Environment,
-        keyfile_password: str | None,
+        secrets: Secrets,
         configured: Mapping[str, int],
     ) -> None:
         self.number = number
         self.plan = plan
         self.environment = environment
-        self.keyfile_password = keyfile_password
+        self.secrets = secrets
         self.configured = configured
         self._run = run
         self._file = plan_file(run, number)
@@ -89,8 +90,29 @@ class Revision:
         """Return what the workers of a node are told when they may initialise; no file may hold the
         secrets in it.
         """
-        password = self.keyfile_password if node.name == self.plan.entry else None
-        return Init(listeners, password, self.plan.node(node.name).secret_urls())
+        urls = self.plan.node(node.name).secret_urls()
+        return self.init(listeners, urls, at_port=node.name == self.plan.entry)
+
+    def init(
+        self,
+        listeners: tuple[str, ...],
+        urls: dict[str, str],
+        *,
+        at_port: bool,
+        resolving: bool = False,
+    ) -> Init:
+        """Return the message with what a process needs; who serves the port gets what that
+        needs.
+        """
+        keys = self.secrets.api_keys if at_port else None
+        return Init(
+            listeners,
+            self.secrets.keyfile_password if at_port else None,
+            urls,
+            resolving,
+            {} if keys is None else keys.names,
+            None if keys is None else keys.salt,
+        )
 
     def remove(self) -> None:
         """Remove its file: no worker reads it any more."""

@@ -203,12 +203,12 @@ class SupervisedGraph(GraphLife):
 
     async def _start(self) -> bool:
         config = self.config
-        self.fleet.expect(outline(config.settings), config.env, config.keyfile_password)
+        self.fleet.expect(outline(config.settings), config.env, config.secrets)
         plan = require(await self._resolve(config))
         # what changes from here on is not missed, however long the start takes
         if config.reload:
             self.job(self._watch_files(plan))
-        await self.fleet.start(self.fleet.add_revision(plan, config.env, config.keyfile_password))
+        await self.fleet.start(self.fleet.add_revision(plan, config.env, config.secrets))
         return True
 
     async def _give_up(self, failure: GraphServeError | None = None) -> None:

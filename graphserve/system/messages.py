@@ -201,6 +201,9 @@ class Init(ControlMessage, type="init"):
     keyfile_password: str | None  # of the TLS key: only workers of the entry have one
     urls: dict[str, str]  # those of its dependencies that have secrets in them
     resolving: bool = False  # to a fallback server: there is no Plan yet
+    # Whose API key each digest is, where clients need one; likewise only for the entry.
+    api_keys: dict[str, str] = {}
+    api_keys_salt: str | None = None  # None: nobody needs a key
 
 
 class ServePublic(ControlMessage, type="serve"):

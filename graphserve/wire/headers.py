@@ -16,6 +16,8 @@ Headers = list[tuple[bytes, bytes]]
 # Names of headers, as a parser gives them: in lower case.
 ACCEPT = b"accept"
 ALLOW = b"allow"
+API_KEY = b"x-api-key"
+AUTHORIZATION = b"authorization"
 CACHE_CONTROL = b"cache-control"
 CONNECTION = b"connection"
 CONTENT_ENCODING = b"content-encoding"
@@ -47,6 +49,7 @@ ANSWER = b"x-graphserve-answer"
 CALLER = b"x-graphserve-caller"  # the node that calls
 HEAD = b"x-graphserve-head"  # that of a client's request, which is passed on to a sibling
 FORWARDED = b"x-graphserve-forwarded"  # headers of the entry's request that travel down
+PRINCIPAL = b"x-graphserve-principal"  # whose API key the entry's request came with
 QUARANTINED = b"x-graphserve-quarantined"  # the call was refused because it killed workers
 QUEUE_FULL = b"x-graphserve-full"  # the node's queue had no place for the call
 # why the arguments could not be read: the API was not called

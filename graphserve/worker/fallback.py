@@ -22,6 +22,7 @@ from graphserve.call.membership import Membership
 from graphserve.declare.options import OPENAPI_ROUTE
 from graphserve.errors import Unavailable
 from graphserve.graph.plan import ApiPlan, NodePlan, Plan
+from graphserve.wire.api_keys import ApiKeyCheck
 from graphserve.wire.signature import Signature
 from graphserve.worker.dispatch.executor import LEVEL_GUARD, BoundApi, Executor
 from graphserve.worker.dispatch.slots import Slots
@@ -48,6 +49,7 @@ class FallbackServer:
         run: the run folder.
         membership: what is known about the nodes.
         tls: of the public socket, if it is a TLS port.
+        keys: find out who clients are, if they need an API key.
         resolving: whether the Plan is only what is known before modules are imported.
     """
 
@@ -61,6 +63,7 @@ class FallbackServer:
         membership: Membership,
         tls: ssl.SSLContext | None = None,
         *,
+        keys: ApiKeyCheck | None = None,
         resolving: bool = False,
     ) -> None:
         self.plan = plan
@@ -85,6 +88,7 @@ class FallbackServer:
             passes_on=True,
             tree=self._tree(),
             cors=cors_of(plan),
+            keys=keys,
             **publicly(plan.listen),
         )
         self._door = ClosedDoor(node.name, self._sockets())

@@ -37,6 +37,7 @@ from graphserve.worker.lifecycle import Lifecycle, ProcessState
 if TYPE_CHECKING:
     import ssl
 
+    from graphserve.wire.api_keys import ApiKeyCheck
     from graphserve.worker.fallback import FallbackServer
     from graphserve.worker.server import WorkerServer
 
@@ -220,6 +221,14 @@ class SupervisedProcess(Generic[ServerT]):
             return None
         return context(tls, keyfile_password)
 
+    def _keys(self, init: messages.Init) -> ApiKeyCheck | None:
+        """Return what finds out who clients are, where they need an API key."""
+        if init.api_keys_salt is None:
+            return None
+        from graphserve.wire.api_keys import ApiKeyCheck
+
+        return ApiKeyCheck(init.api_keys_salt, init.api_keys)
+
     def _fail(self, message: str, trace: str) -> NoReturn:
         self.supervisor.send(messages.Failed(message, trace))
         self.host.flush()
@@ -378,6 +387,7 @@ class Worker(SupervisedProcess["WorkerServer"]):
             self.supervisor.send,
             self._roster,
             tls,
+            self._keys(init),
         )
 
     def _obeys(self, message: messages.ControlMessage, descriptors: list[int]) -> bool:
@@ -446,6 +456,7 @@ class FallbackServerProcess(SupervisedProcess["FallbackServer"]):
             self.run,
             self.membership,
             self._tls(init.keyfile_password),
+            keys=self._keys(init),
             resolving=init.resolving,
         )
         await server.start()

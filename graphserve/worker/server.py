@@ -27,6 +27,7 @@ from graphserve.logs import records
 from graphserve.system.inherited import open_standard_streams
 from graphserve.system.messages import ControlMessage, HealthReport, WarmingUp
 from graphserve.system.rundir.paths import batch_sockets, worker_socket
+from graphserve.wire.api_keys import ApiKeyCheck
 from graphserve.wire.media import pixels
 from graphserve.wire.shared_buffers import SharedMemory
 from graphserve.wire.signature import Signature
@@ -142,6 +143,7 @@ class WorkerServer:
             batched).
         report: told once a second how this worker is.
         tls: of the public socket, if it is a TLS port.
+        keys: find out who clients are, if they need an API key.
     """
 
     def __init__(
@@ -154,6 +156,7 @@ class WorkerServer:
         sockets: dict[str, socket.socket],
         report: Callable[[HealthReport], None],
         tls: ssl.SSLContext | None,
+        keys: ApiKeyCheck | None = None,
     ) -> None:
         membership = neighbours.membership
         self.plan = plan
@@ -176,6 +179,7 @@ class WorkerServer:
             for name, api in self.apis.items() if api.plan.batch is not None
         }  # fmt: skip
         # what is no call
+        self._keys = keys
         self.health = Health(
             node.name, lambda: membership.missing(plan.below(node.name)), membership.outdated
         )
@@ -207,6 +211,7 @@ class WorkerServer:
         report: Callable[[ControlMessage], None],
         owners: Container[int] | None,
         tls: ssl.SSLContext | None,
+        keys: ApiKeyCheck | None = None,
     ) -> WorkerServer:
         """Make the instance, then listen on the worker's own socket and on the node's shared ones.
 
@@ -221,6 +226,7 @@ class WorkerServer:
             report: told once a second how this worker is, and when it warms up.
             owners: the workers of the graph; None if nobody can say: then no memory is shared.
             tls: of the public socket, if it is a TLS port.
+            keys: find out who clients are, if they need an API key.
 
         Raises:
             StartupError: the instance cannot be made or entered.
@@ -247,7 +253,7 @@ class WorkerServer:
         )
         await instance.start()
         neighbours = Neighbours(membership, memory, lanes, clients)
-        server = cls(plan, node, run, instance, neighbours, sockets, report, tls)
+        server = cls(plan, node, run, instance, neighbours, sockets, report, tls, keys)
         await server._open()
         return server
 
@@ -353,6 +359,7 @@ class WorkerServer:
             ),
             tree=route_tree(self.apis.values(), prefix),
             cors=cors,
+            keys=self._keys if public else None,
             **rest,
         )
         self.neighbours.membership.watch_suspicions(self.node.name, listener.suspect)
@@ -411,7 +418,8 @@ class WorkerServer:
         from graphserve.worker.pages.docs import application
 
         service, version = self.instance.cls, self.node.options.version
-        document = partial(openapi_document, self.node.name, service, self.apis, version)
+        keys = self._keys is not None
+        document = partial(openapi_document, self.node.name, service, self.apis, version, keys=keys)
         return application(app, self.node.name, document, self.plan.listen.root_path)
 
     # --- the way out ---

@@ -29,7 +29,14 @@ from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavaila
 from graphserve.graph.plan import ApiPlan, TlsPlan
 from graphserve.logs import records
 from graphserve.wire.formats import ERROR, Format, FrameReader, pack
-from graphserve.wire.headers import ACCEPT, CONTENT_TYPE, TIMEOUT, TRANSFER_ENCODING
+from graphserve.wire.headers import (
+    ACCEPT,
+    API_KEY,
+    AUTHORIZATION,
+    CONTENT_TYPE,
+    TIMEOUT,
+    TRANSFER_ENCODING,
+)
 from graphserve.wire.problem import CARRIED, body_of_frame, with_body
 from graphserve.wire.url_arguments import filled, method_of, split, spoken
 
@@ -69,6 +76,7 @@ class UrlLane:
             environment's proxies.
         explain: puts the detail into a problem that keeps it from the public, for who may know it.
         lost: what it means that a connection ended without an answer.
+        api_key: of the service, if it wants one.
     """
 
     retry_budget = None  # httpx has the connections
@@ -76,13 +84,16 @@ class UrlLane:
     def __init__(
         self, node: str, url: str, connect: Callable[[], httpx.AsyncClient] | None = None,
         explain: Callable[[bytes], Awaitable[bytes]] | None = None, lost: str | None = None,
+        api_key: str | None = None,
     ) -> None:  # fmt: skip
         self.node = node
         self._connect = connect or _connect
         self._explain = explain
         self._lost = lost or f"the connection to {node} ended before it had answered"
         self.url, login = credentials(url)
-        self._login = [] if login is None else [(b"authorization", basic(*login).encode())]
+        self._login = [] if login is None else [(AUTHORIZATION, basic(*login).encode())]
+        if api_key is not None:
+            self._login.append((API_KEY, api_key.encode()))
         self._client: httpx.AsyncClient | None = None
         self._closed = False
         self._reached = True  # by the last call, as far as is known

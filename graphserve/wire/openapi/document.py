@@ -82,6 +82,7 @@ _HEALTH = {
         "Not ready: what is missing.",
     ),
 }
+_UNKNOWN = "#/components/responses/401"
 _JSON = Format.JSON.value.decode()
 _MSGPACK = Format.MSGPACK.value.decode()
 _RAW = Format.RAW.value.decode()
@@ -149,6 +150,32 @@ def document(
                 status: _problem(description) for status, description in _errors().items()
             },
         },
+    }
+
+
+def with_keys(document: Json) -> Json:
+    """Return the description of a service whose clients need an API key, for all but health."""
+    components = document["components"]
+    said = {
+        path: {
+            method: operation
+            if path in _HEALTH
+            else operation | {"responses": {**operation["responses"], "401": {"$ref": _UNKNOWN}}}
+            for method, operation in operations.items()
+        }
+        for path, operations in document["paths"].items()
+    }
+    for path in _HEALTH:
+        said[path]["get"] = said[path]["get"] | {"security": []}
+    schemes = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+    responses = components["responses"] | {"401": _problem("The API key is missing, or not known.")}
+    return document | {
+        "security": [{name: []} for name in schemes],
+        "paths": said,
+        "components": components | {"responses": responses, "securitySchemes": schemes},
     }
 
 

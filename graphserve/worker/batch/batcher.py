@@ -349,6 +349,7 @@ def _shared_context(part: BatchPart) -> CallContext:
             own.request_id, own.deadline_ns, own.traceparent, own.tracestate, own.baggage
         )
         shared.forwarded = own.forwarded
+        shared.principal = own.principal
         shared.callers = [(own, part[0][2] - part[0][1])]
         return shared
     deadlines = [call.context.deadline_ns for call, _, _ in part]

@@ -29,6 +29,7 @@ PARENT = headers.TRACEPARENT + b": "
 STATE = headers.TRACESTATE + b": "
 BAGGAGE = headers.BAGGAGE + b": "
 FORWARDED = headers.FORWARDED + b": "
+PRINCIPAL = headers.PRINCIPAL + b": "
 CALLER = headers.CALLER + b": "
 LENGTH = headers.CONTENT_LENGTH + b": "
 
@@ -110,6 +111,8 @@ class FastParser:
                 context.baggage = line[len(BAGGAGE) :]
             elif line.startswith(FORWARDED):
                 context.forwarded = line[len(FORWARDED) :]
+            elif line.startswith(PRINCIPAL):
+                context.principal = line[len(PRINCIPAL) :].decode("latin-1")
             else:
                 return None
         if length < 0 or len(data) != end + 4 + length:
@@ -178,6 +181,7 @@ class RepeatedHead:
         "format",
         "forwarded",
         "head",
+        "principal",
     )
 
     def __init__(
@@ -199,6 +203,7 @@ class RepeatedHead:
         self.client = request.client
         self.head = request.context.head
         self.forwarded = request.context.forwarded
+        self.principal = request.context.principal
 
     @classmethod
     def of(

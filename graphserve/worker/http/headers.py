@@ -24,6 +24,7 @@ from graphserve.wire.headers import (
     FORWARDED,
     HEAD,
     MOST_DIGITS,
+    PRINCIPAL,
     REQUEST_ID,
     TIMEOUT,
     TRACEPARENT,
@@ -61,6 +62,7 @@ _TOLD = frozenset(
         CALLER,
         FORWARDED,
         HEAD,
+        PRINCIPAL,
     }
 )
 
@@ -118,6 +120,8 @@ class RequestHeaders:
                 context.deadline_ns = number("X-Graphserve-Deadline", value)
             elif trust.hop and name == FORWARDED:
                 context.forwarded = value
+            elif trust.hop and name == PRINCIPAL:
+                context.principal = value.decode("latin-1")
             elif trust is RELAYED and name == HEAD:
                 context.head = RelayedHead(value)
             elif trust.hop and name == CALLER and isinstance(context.head, RequestHead):

@@ -33,6 +33,7 @@ from graphserve.worker.http.routing import RoutedCall, RouteTree
 from graphserve.worker.http.strict import plain
 
 if TYPE_CHECKING:
+    from graphserve.wire.api_keys import ApiKeyCheck
     from graphserve.worker.http.cors import Cors
 
 FAILED = 500  # of an API that raised what is no Problem
@@ -92,6 +93,7 @@ class Listener:
         forward_headers: names of headers of clients that travel down with each call.
         tree: finds the APIs that are asked for in other ways, if there are such.
         cors: pages of which other origins may call, if any may.
+        keys: find out who clients are, if they need an API key.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class Listener:
         forward_headers: Iterable[str] = (),
         tree: RouteTree | None = None,
         cors: Cors | None = None,
+        keys: ApiKeyCheck | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.readers = poller(self.loop)
@@ -135,6 +138,7 @@ class Listener:
         self.root_path = root_path
         self._prefix = plain(root_path.rstrip("/").encode())
         self.hosts = hosts
+        self.keys = keys
         self.forward_headers = frozenset(name.lower().encode() for name in forward_headers)
         self._trusted = forwarded_allow_ips if proxy_headers and responder.public else None
         # Until there is another Plan: see `serve`.

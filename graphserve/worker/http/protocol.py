@@ -117,6 +117,7 @@ class HttpConnection(asyncio.Protocol):
         # Per request that is being read.
         self.url = b""
         self.headers: list[tuple[bytes, bytes]] = []
+        self.principal: str | None = None  # whose API key it came with
         self.receiving = False  # from its first byte to its last
         # from where its headers are complete, and `request` is this request
         self.head_complete = False
@@ -273,6 +274,8 @@ class HttpConnection(asyncio.Protocol):
         context = CallContext()
         # (of a typed call they say nothing but how it is read)
         headers = [] if self.trust.values else self.headers
+        if self.principal is not None:
+            context.principal = self.principal
         context.head = RequestHead(method, self.url, headers, self._sender)
         request = HttpRequest(
             self, api, keep_alive, context, is_next=is_next, http_1_0=http_1_0, client=client,

@@ -161,12 +161,26 @@ class App:
 
 
 def openapi_document(
-    name: str, cls: type, apis: dict[str, BoundApi], version: str | None = None
+    name: str,
+    cls: type,
+    apis: dict[str, BoundApi],
+    version: str | None = None,
+    *,
+    keys: bool = False,
 ) -> bytes:
-    """Return `/openapi.json`: the node's APIs as OpenAPI 3.1, from their signatures."""
+    """Return `/openapi.json`: the node's APIs as OpenAPI 3.1, from their signatures.
+
+    Args:
+        name: of the node.
+        cls: its class.
+        apis: its APIs, by name.
+        version: of what it offers.
+        keys: whether clients need an API key.
+    """
     from graphserve.declare.declaration import apis as declared
-    from graphserve.wire.openapi.document import document
+    from graphserve.wire.openapi.document import document, with_keys
 
     specs = declared(cls)
     described = [(specs[api.plan.name], api.signature, api.method.__doc__) for api in apis.values()]
-    return own_json.dumps(document(name, cls.__doc__, version or "0", described)).encode()
+    said = document(name, cls.__doc__, version or "0", described)
+    return own_json.dumps(with_keys(said) if keys else said).encode()

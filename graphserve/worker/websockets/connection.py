@@ -68,6 +68,7 @@ class Opening:
         parameters: of its path.
         limits: of the WebSocket.
         grace: seconds that it goes on when the worker drains.
+        principal: whose API key it came with, if clients need one.
     """
 
     handshake: Handshake
@@ -75,6 +76,7 @@ class Opening:
     parameters: Parameters
     limits: SocketLimits
     grace: float
+    principal: str | None = None
 
 
 class OpenDoor:
@@ -105,7 +107,9 @@ class OpenDoor:
             raise RequestRefused(Unavailable(f"this worker of {name} stops", node=name))
         handshake = Handshake.of(head.target, list(head.headers), plan.limits)
         grace = self._node.options.graceful_timeout
-        opening = Opening(handshake, head, found.parameters, plan.limits, grace)
+        opening = Opening(
+            handshake, head, found.parameters, plan.limits, grace, connection.principal
+        )
 
         def begin(first: bytes) -> None:
             WebSocketConnection(
@@ -227,6 +231,7 @@ class WebSocketConnection(asyncio.Protocol):
                 name: unquote(value.decode("latin-1")) for name, value in opening.parameters
             },
             "graphserve.path_params": opening.parameters,
+            "graphserve.principal": opening.principal,
             "state": {},
             "extensions": {"websocket.http.response": {}},
         }

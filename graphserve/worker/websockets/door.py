@@ -28,6 +28,7 @@ class UpgradedConnection(Protocol):
     timeouts: Timeouts
     transport: asyncio.Transport
     flow: FlowControl
+    principal: str | None
 
 
 class SocketDoor(Protocol):

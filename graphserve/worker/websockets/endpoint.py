@@ -143,6 +143,7 @@ class SocketEndpoint:
         target = path + b"?" + query if query else path
         scheme = "https" if scope["scheme"] == "wss" else "http"
         context.head = RequestHead(b"GET", target, headers, Sender(scope["client"], scheme))
+        context.principal = scope.get("graphserve.principal")
         said = RequestHeaders(headers, context, PUBLIC)
         fields = [field for field in headers if field[0] in self._forward_headers]
         if sum(len(name) + len(value) for name, value in fields) > LONGEST_TRAVELLER:

@@ -14,7 +14,14 @@ import httptools
 from graphserve.call.context import CallContext, earliest
 from graphserve.call.request import new_request_id
 from graphserve.call.request_head import RequestHead
-from graphserve.wire.headers import CONTENT_LENGTH, HOST, ORIGIN, TRANSFER_ENCODING
+from graphserve.wire.api_keys import ApiKeyCheck, NoSuchKey
+from graphserve.wire.headers import (
+    CONTENT_LENGTH,
+    HOST,
+    ORIGIN,
+    TRANSFER_ENCODING,
+    WWW_AUTHENTICATE,
+)
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.dispatch.slots import has_hung_up
 from graphserve.worker.http import browsers, strict
@@ -33,7 +40,7 @@ from graphserve.worker.http.limits import (
 )
 from graphserve.worker.http.listener import Listener
 from graphserve.worker.http.protocol import STOPPED, HttpConnection
-from graphserve.worker.http.public.timeouts import Timeouts
+from graphserve.worker.http.public.timeouts import HEALTH, Timeouts
 from graphserve.worker.http.request import HttpRequest
 from graphserve.worker.http.response import Responder
 from graphserve.worker.http.strict import RequestRefused
@@ -154,6 +161,8 @@ class PublicConnection(HttpConnection):
                 self._begin_socket = self._asks_for_socket()
                 return
             self._examine()
+        elif self.listener.keys is not None:
+            self._identify(self.listener.keys)
         if self.spare and (problem := self.timeouts.refusal(self, self.url)) is not None:
             raise RequestRefused(problem)
         self.begin_request(http_1_0=False if plain else None)
@@ -348,6 +357,8 @@ class PublicConnection(HttpConnection):
         context.head = known.head
         if known.forwarded is not None:
             context.forwarded = known.forwarded
+        if known.principal is not None:
+            context.principal = known.principal
         request = HttpRequest(self, known.api, True, context, is_next=True, client=known.client)
         self.request = request
         request.execute_repeated(known, body)
@@ -427,6 +438,8 @@ class PublicConnection(HttpConnection):
         for host in (*asked, *named):
             if not self.listener.hosts.allows(host):
                 raise RequestRefused(browsers.foreign_host(host))
+        if self.listener.keys is not None:
+            self._identify(self.listener.keys)
         executes = self.listener.executes(method, self.url)
         if self.door is not None and self.door.routes.find(self.url) is not None:
             executes = True
@@ -436,6 +449,27 @@ class PublicConnection(HttpConnection):
         problem = browsers.fault(method, executes, self.headers, own, allows)
         if problem is not None:
             raise RequestRefused(problem)
+
+    def _identify(self, keys: ApiKeyCheck) -> None:
+        """Find out by its key who a request is from, before anything is looked up for it: of the
+        APIs, of the pages, of what is mounted.
+
+        Probes need none. Nor does what a browser asks before a request of a page of another origin,
+        since it never sends one with that.
+        """
+        self.principal = None
+        listener = self.listener
+        method = self.parser.get_method()
+        if method in (b"GET", b"HEAD") and listener.path(self.url) in HEALTH:
+            return
+        if listener.cors is not None and listener.cors.asks(method, self.headers):
+            return
+        try:
+            self.principal, self.headers = keys.identify(self.headers)
+        except NoSuchKey as exc:
+            challenge = 'Bearer error="invalid_token"' if exc.is_wrong else "Bearer"
+            headers = {WWW_AUTHENTICATE.decode(): challenge}
+            raise RequestRefused(HttpProblem(401, str(exc), headers=headers)) from None
 
     def responder_of_request(self) -> Responder:
         """Return what answers the request whose head came last: a page of another origin may have
