@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from detector import PATIENCE, Detector
+from starlette.websockets import WebSocket
 from voice import Voice
 
-from graphserve import api, depends, service
+from graphserve import api, depends, service, websocket
 
 
 @dataclass(frozen=True)
@@ -49,3 +50,16 @@ class Gateway:
             else:
                 pitch = await self.voice.pitch(speech.samples)
                 yield Heard(speech.start, speech.end, pitch)
+
+    @websocket(idle=PATIENCE)
+    async def talk(self, socket: WebSocket) -> None:
+        """Tell the same over a WebSocket: sound comes in binary messages, an empty one ends it."""
+        await socket.accept()
+        async for heard in self.listen(spoken(socket)):
+            await socket.send_json(asdict(heard))
+
+
+async def spoken(socket: WebSocket) -> AsyncIterator[bytes]:
+    """The binary messages of a WebSocket, up to an empty one."""
+    while message := await socket.receive_bytes():
+        yield message

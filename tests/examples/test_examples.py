@@ -43,6 +43,36 @@ def test_the_test_of_an_example_needs_pytest_alone() -> None:
     assert "2 passed" in done.stdout, done.stdout + done.stderr
 
 
+DRAWN = {
+    "hello/graph.svg": "app.py:Gateway",
+    "diamond/graph.svg": "app.py:Report",
+    "library/graph.svg": "pipeline.py:Pipeline",
+    "ocr/../../docs/images/ocr.svg": "app.py:Gateway",
+    "speech/graph.svg": "app.py:Gateway",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("picture", DRAWN)
+def test_a_picture_shows_the_graph(picture: str) -> None:
+    command = [sys.executable, "-m", "graphserve", "graph", DRAWN[picture], "--format", "svg"]
+    folder = EXAMPLES / picture.partition("/")[0]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.stdout == (EXAMPLES / picture).read_text(), done.stderr
+
+
+@pytest.mark.slow
+def test_examples_are_typed(tmp_path: Path) -> None:
+    for name in ("hello", "diamond", "library", "ported", "speech"):
+        files = sorted(path.name for path in (EXAMPLES / name).glob("*.py"))
+        # (what is installed is looked at once: the folders share a cache)
+        command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), *files]
+        done = subprocess.run(
+            command, cwd=EXAMPLES / name, capture_output=True, text=True, timeout=250
+        )
+        assert done.returncode == 0, done.stdout
+
+
 def test_every_example_is_in_the_index() -> None:
     listed = re.findall(r"\]\((\w+)/README\.md\)", (EXAMPLES / "README.md").read_text())
     assert sorted(listed) == sorted(path.parent.name for path in EXAMPLES.glob("*/README.md"))

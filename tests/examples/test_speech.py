@@ -95,3 +95,26 @@ def test_what_is_no_such_sound_is_refused(graph: Served, sound: bytes) -> None:
 def test_a_sound_that_never_begins_is_answered(graph: Served, sound: bytes) -> None:
     answer = graph.client().post("/listen", content=sound, headers={"Content-Type": "audio/wav"})
     assert (answer.status_code, answer.text) == (200, "")
+
+
+def test_a_websocket_tells_while_it_listens(graph: Served) -> None:
+    client = pytest.importorskip("websockets.sync.client")
+    with client.connect(graph.url.replace("http", "ws") + "/talk") as talk:
+        messages = [SOUND[place : place + 999] for place in range(0, len(SOUND), 999)]
+        for message in messages[:33]:  # 1 s
+            talk.send(message)
+        assert json.loads(talk.recv(timeout=60)) == HEARD[0]
+        for message in [*messages[33:], b""]:
+            talk.send(message)
+        assert [json.loads(heard) for heard in talk] == HEARD[1:]
+        assert talk.close_code == 1000
+
+
+def test_a_websocket_says_that_it_is_no_such_sound(graph: Served) -> None:
+    websockets = pytest.importorskip("websockets")
+    client = pytest.importorskip("websockets.sync.client")
+    with client.connect(graph.url.replace("http", "ws") + "/talk") as talk:
+        talk.send(wav(rate=8000))
+        with pytest.raises(websockets.ConnectionClosedError):
+            talk.recv(timeout=60)
+        assert (talk.close_code, talk.close_reason) == (1008, "Other Sound")
