@@ -31,7 +31,7 @@ from graphserve.system.rundir.paths import batch_sockets, queue_socket
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, UntypedCodec
 from graphserve.wire.shared_buffers import SharedMemory
 from graphserve.wire.signature import Signature
-from graphserve.wire.url_arguments import method_of, url_writer
+from graphserve.wire.url_arguments import as_query, method_of, url_writer
 
 if TYPE_CHECKING:
     import httpx
@@ -330,19 +330,22 @@ def codecs(
     class, by their nature.
     """
     arguments, result = _codecs(cls, api)
-    if sharing is None:
-        return arguments.encode, result.decode
-    place = sharing.place
-    fetch = sharing.memory.receiver.fetch
-    return partial(arguments.encode, place=place), partial(result.decode, fetch=fetch)
+    encode: Encode = arguments.encode
+    decode: Decode = result.decode
+    if sharing is not None:
+        encode = partial(arguments.encode, place=sharing.place)
+        decode = partial(result.decode, fetch=sharing.memory.receiver.fetch)
+    return encode if api.input_stream is None else as_query, decode
 
 
 def public_codecs(cls: type | None, api: ApiPlan) -> tuple[EncodeArguments, DecodeResult]:
     """Return the same for a service whose public port is called."""
     arguments, result = _codecs(cls, api)
-    if not api.is_plain:
+    if not api.is_plain or api.input_stream is not None:
         signature = None if cls is None else Signature.of(cls, api.name)
         in_url = api.in_url(method_of(api.methods))
+        if api.input_stream is not None:
+            in_url = tuple(name for name in api.parameters if name != api.input_stream)
         write = url_writer(api.methods, in_url, api.body, arguments.encode_public, signature)
         return write, result.decode
     return arguments.encode_public, result.decode

@@ -28,7 +28,6 @@ from graphserve.call.exchange import (
 )
 from graphserve.call.memory_sharing import Sharing
 from graphserve.call.misuse import NotAResult
-from graphserve.call.request import query
 from graphserve.call.streams import RemoteStream, StreamExchange
 from graphserve.declare.typed import Call
 from graphserve.errors import CallError, InvalidArguments, RemoteError, Unavailable, closest
@@ -129,7 +128,7 @@ class RemoteApi(Generic[RequestT]):
             arguments = self._bind(args, kwargs) if args else kwargs
             if api.plan.input_stream is not None:
                 upload = self._upload(arguments)
-            body = api.encode(arguments) if upload is None else query(arguments)
+            body = api.encode(arguments)
             request = self._compose(context, deadline_ns, body)
         except InvalidArguments as exc:
             misfit = exc

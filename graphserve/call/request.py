@@ -5,13 +5,11 @@ from __future__ import annotations
 import binascii
 import itertools
 import os
-from collections.abc import Callable, Collection, Mapping
-from urllib.parse import urlencode
+from collections.abc import Callable, Collection
 
 from graphserve.call.context import CallContext, traced, travellers
 from graphserve.call.request_head import unpack_fields
 from graphserve.graph.plan import ApiPlan
-from graphserve.wire.codec import encode_json
 from graphserve.wire.formats import CHECKED_FRAMES, Format, StreamFormat
 from graphserve.wire.headers import (
     BAGGAGE,
@@ -167,11 +165,6 @@ def with_forwarded(
         return found
     named = {name.lower() for name, _ in headers}
     return found + [field for field in unpack_fields(context.forwarded) if field[0] not in named]
-
-
-def query(arguments: Mapping[str, object]) -> bytes:
-    """Return arguments as the query of a URL, each as JSON, beside a body that is a stream."""
-    return urlencode({name: encode_json(value) for name, value in arguments.items()}).encode()
 
 
 # of this process; a system call for each id costs more than the id

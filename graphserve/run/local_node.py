@@ -255,7 +255,7 @@ class LocalNode:
     def _arguments(self, call: LocalCall, api: BoundApi) -> dict[str, object]:
         request = call.request
         if call.upload is not None:
-            return from_query(api, request.body, call.upload)
+            return from_query(api, request.body, call.upload, is_hop=request.trust.values)
         fetch = no_memory if request.trust.values else None
         return read_arguments(
             api, request.query, request.body, request.format, None, fetch, request.media_type

@@ -87,9 +87,10 @@ class ArgumentsCodec:
 
     Args:
         signature: the API's.
+        is_whole: whether it reads requests; else only what is in their bodies.
     """
 
-    def __init__(self, signature: Signature) -> None:
+    def __init__(self, signature: Signature, *, is_whole: bool = True) -> None:
         self._where = signature.where
         in_url = bool(signature.in_path or signature.body)
         self._raw = signature.parameters[0].name if signature.only_raw_body and not in_url else None
@@ -115,9 +116,10 @@ class ArgumentsCodec:
         }
         self._writer = ValueWriter()
         # of requests whose URL says some of the arguments
-        self._by_url: UrlArguments | None = None
-        if in_url or not BODILESS.isdisjoint(signature.methods):
-            self._by_url = UrlArguments(signature, partial(_of_body, signature))
+        self._urls: UrlArguments | None = None
+        in_url = in_url or not BODILESS.isdisjoint(signature.methods)
+        if is_whole and (in_url or signature.raw_body or signature.input_stream is not None):
+            self._urls = UrlArguments(signature, partial(_of_body, signature))
 
     def decode(
         self, body: bytes | bytearray, format: Format, source: Source = None
@@ -165,6 +167,27 @@ class ArgumentsCodec:
         if self._raw is not None and not body:  # no body is an empty one
             return self._take_raw(body)
         return self._one_by_one(error, body or _EMPTY[format], format, source)
+
+    def decode_beside_file(
+        self, query: bytes, body: bytes, content_type: bytes
+    ) -> dict[str, object]:
+        """Return the keyword arguments of a request whose body is a file.
+
+        Args:
+            query: of the URL, with what its path says: all other arguments.
+            body: the file.
+            content_type: of the file.
+
+        Raises:
+            InvalidArguments: they do not fit the signature.
+        """
+        assert self._urls is not None
+        return self._urls.beside_file(query, body, content_type)
+
+    def decode_beside_stream(self, query: bytes) -> dict[str, object]:
+        """Return the keyword arguments of a request whose body is a stream; as above."""
+        assert self._urls is not None
+        return self._urls.beside_stream(query)
 
     def encode(self, arguments: Mapping[str, object], place: Place | None = None) -> bytes:
         """Return arguments as msgpack for another service of the graph, which checks them.
@@ -240,9 +263,9 @@ class ArgumentsCodec:
                     raise refused
 
     def _take_by_url(self, request: bytes) -> dict[str, object]:
-        if self._by_url is None:
+        if self._urls is None:
             raise MalformedBody("it is no request by a URL")
-        return self._by_url.read(request)
+        return self._urls.read(request)
 
     def _take_raw(self, body: BodyBytes) -> dict[str, object]:
         if self._raw is None:
@@ -366,7 +389,8 @@ def _of_body(signature: Signature, parameters: tuple[Parameter, ...]) -> Argumen
     return ArgumentsCodec(
         dataclasses.replace(
             signature, parameters=parameters, in_path=(), body=None, methods=("POST",)
-        )
+        ),
+        is_whole=False,
     )
 
 

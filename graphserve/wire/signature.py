@@ -5,7 +5,6 @@ start-up what cannot be sent.
 from __future__ import annotations
 
 import collections.abc
-import enum
 import inspect
 import types
 import typing
@@ -119,7 +118,6 @@ class Signature:
         files: the parameters that are files, or lists of files: an API with one takes forms.
         input_stream: the parameter that gets the body in chunks (`AsyncIterator[bytes]`), if there
             is one.
-        texts: parameters that are text whatever they look like, as `5` in a query.
         in_path: the parameters that are parts of its path at the port.
         body: the parameter that is the whole body of a request at the port, if there is one.
         methods: by which the port takes it.
@@ -134,7 +132,6 @@ class Signature:
     is_async: bool = False
     raw_body: bool = False
     input_stream: str | None = None
-    texts: frozenset[str] = frozenset()
     files: frozenset[str] = frozenset()
     in_path: tuple[str, ...] = ()
     body: str | None = None
@@ -241,7 +238,6 @@ class _Reader:
             or (stream and type_hints.origin_of(result) in _ASYNC_STREAMS),
             raw_body=len(sent_as_files) == 1 and files.is_file(sent_as_files[0].type),
             input_stream=chunks[0] if chunks else None,
-            texts=frozenset(p.name for p in parameters if _is_text(type_hints.unwrap(p.type)[0])),
             files=frozenset(p.name for p in sent_as_files),
             in_path=self.in_path,
             body=body,
@@ -532,15 +528,6 @@ def _is_one_text(hint: Hint) -> bool:
             part.origin, "__dataclass_fields__"
         )
     return part.kind in ("leaf", "bytes", "any")
-
-
-def _is_text(hint: Hint) -> bool:
-    """Return whether all values of a type are text."""
-    if type_hints.origin_of(hint) is typing.Literal:
-        return all(isinstance(value, str) for value in typing.get_args(hint))
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return all(isinstance(member.value, str) for member in hint)
-    return isinstance(hint, type) and issubclass(hint, str)
 
 
 def supported(hint: Hint) -> None:

@@ -8,31 +8,24 @@ What reads it takes time that is linear in its bytes.
 
 from __future__ import annotations
 
-import datetime
-import decimal
-import enum
-import re
-import types
-import typing
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Literal, Protocol
-from urllib.parse import quote, quote_from_bytes, unquote_to_bytes
+from functools import partial
+from typing import Literal, Protocol, cast
+from urllib.parse import quote, quote_from_bytes, unquote_to_bytes, urlencode
 
 import msgspec
 
 from graphserve.declare.routes import BODILESS, name_in, names_in, segments
 from graphserve.errors import InvalidArguments
-from graphserve.wire import type_hints
 from graphserve.wire.costs.bounds import ERRORS_TOLD, NAME_CHARACTERS
 from graphserve.wire.exceptions import ErrorDetail, MalformedBody, Unsendable
 from graphserve.wire.extensions import json_hook
 from graphserve.wire.formats import Format, is_form
 from graphserve.wire.media.bodies import BodyReader
 from graphserve.wire.media.received import ReceivedFiles
+from graphserve.wire.media.text import GivenTwice, TextReader
 from graphserve.wire.signature import Parameter, Signature
-from graphserve.wire.type_hints import Hint
 from graphserve.wire.validation_errors import (
     FAILURES,
     cut,
@@ -45,21 +38,6 @@ from graphserve.wire.validation_errors import (
 )
 from graphserve.wire.values import ValueCodec
 
-# leading zeros too, as in a number of an article
-_NUMBER = re.compile(r"(-?)0*([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\Z")
-_TRUE = frozenset({"1", "true", "on", "yes"})
-_FALSE = frozenset({"0", "false", "off", "no"})
-_TEXTS = (
-    str,
-    datetime.date,
-    datetime.time,
-    datetime.timedelta,
-    decimal.Decimal,
-    uuid.UUID,
-    bytes,
-    bytearray,
-    memoryview,
-)
 FORMATS = {format.value: format for format in (Format.JSON, Format.MSGPACK, Format.TYPED)}
 _RAW_JSON = msgspec.json.Decoder(msgspec.Raw)
 _RAW_MSGPACK = msgspec.msgpack.Decoder(msgspec.Raw)
@@ -90,23 +68,25 @@ class UrlArguments:
         self._where = signature.where
         self._body = signature.body
         self._in_path = frozenset(signature.in_path)
-        self._texts = {p.name: _Text(p.type) for p in signature.parameters}
+        self._texts = {p.name: TextReader(p.type) for p in signature.parameters}
         self._required = frozenset(p.name for p in signature.parameters if p.required)
         # by method: what the URL says, and what reads the body
         self._methods: dict[str, tuple[tuple[str, ...], ArgumentsReader | None]] = {}
         for method in signature.methods:
             in_url = _in_url(signature, method)
+            if not in_url and not signature.body and method not in BODILESS:
+                continue  # the body says all
             rest = tuple(p for p in signature.parameters if p.name not in in_url)
             self._methods[method] = in_url, None if method in BODILESS else reader(rest)
         in_body = tuple(p for p in signature.parameters if p.name not in signature.in_path)
         self._bodies = BodyReader(replace(signature, parameters=in_body))
-        # of a body that is a file: the file, what else is in the URL, and what reads the file
-        self._file: tuple[str, tuple[str, ...], ArgumentsReader] | None = None
+        # of a body that is a file, or a stream: what is in the URL, and what reads the file
+        self._beside = tuple(self._texts)
+        self._file: tuple[str, ArgumentsReader] | None = None
         if signature.raw_body:
             (name,) = signature.files
-            beside = tuple(p.name for p in signature.parameters if p.name != name)
-            file = tuple(p for p in signature.parameters if p.name == name)
-            self._file = name, beside, reader(file)
+            self._beside = tuple(each for each in self._texts if each != name)
+            self._file = name, reader(tuple(p for p in signature.parameters if p.name == name))
 
     def read(self, request: bytes) -> dict[str, object]:
         """Return the keyword arguments that a request gives.
@@ -135,12 +115,34 @@ class UrlArguments:
             return arguments | self._read_body(body, FORMATS[kind], reader)
         if is_form(kind):
             arguments = self._read_url(query, in_url)
-            return arguments | reader.decode(*self._bodies.compose(body, kind, b""))
+            return arguments | reader.decode(*self._bodies.compose(body, kind))
         if self._file is None:
             raise MalformedBody("it is no file that is taken")
-        name, beside, reader = self._file
-        arguments = self._read_url(query, beside)
-        return arguments | reader.decode(*self._bodies.compose_file(name, body, kind))
+        return self.beside_file(query, body, kind)
+
+    def beside_file(self, query: bytes, body: bytes, content_type: bytes) -> dict[str, object]:
+        """Return the arguments of a request whose body is a file: all others are in the query.
+
+        Raises:
+            InvalidArguments: they do not fit the signature.
+        """
+        assert self._file is not None
+        name, reader = self._file
+        file = self._bodies.compose_file(name, body, content_type)
+        read_file = partial(reader.decode, *file)
+        try:
+            arguments = self._read_url(query, self._beside)
+        except InvalidArguments as exc:
+            raise _both(self._where, exc, read_file) from None
+        return arguments | read_file()
+
+    def beside_stream(self, query: bytes) -> dict[str, object]:
+        """Return the arguments of a request whose body is a stream: they are in the query.
+
+        Raises:
+            InvalidArguments: they do not fit the signature.
+        """
+        return self._read_url(query, self._beside)
 
     def _read_url(self, query: bytes, in_url: tuple[str, ...]) -> dict[str, object]:
         said: dict[str, list[str]] = {}
@@ -167,7 +169,7 @@ class UrlArguments:
                 continue
             try:
                 arguments[name] = self._texts[name].read(said[name])
-            except _Twice:
+            except GivenTwice:
                 errors.append(
                     problem(self._loc(name), f"{name!r} is given twice", "duplicate_argument")
                 )
@@ -201,63 +203,26 @@ class UrlArguments:
         return reader.decode(before + body + after, format)
 
 
-class _Twice(Exception):
-    """Raised where one value is said more than once."""
+def _both(
+    where: str, first: InvalidArguments, read: Callable[[], dict[str, object]]
+) -> InvalidArguments:
+    """Return the first error, with what is wrong with the rest of the arguments too."""
+    try:
+        read()
+    except InvalidArguments as exc:
+        found = cast("list[ErrorDetail]", [*first.errors, *exc.errors])
+        return refusal(where, found)
+    return first
 
 
-class _Text:
-    """Reads the texts of one parameter as values of its type."""
-
-    def __init__(self, hint: Hint) -> None:
-        self._codec = ValueCodec(hint)
-        members = _members(hint)
-        lists = [part for part in members if part.kind == "list"]
-        self._item = _Text(lists[0].items[0].hint) if lists else None
-        self._is_text = bool(members) and all(_has_text(part) for part in members)
-
-    def read(self, texts: list[str]) -> object:
-        """Return the value; raises as `ValueCodec.load` does."""
-        if self._item is None:
-            if len(texts) > 1:
-                raise _Twice
-            return self._codec.load(self._chosen(texts[0]), Format.JSON)
-        if len(texts) == 1 and texts[0][:1] == "[":
-            try:
-                return self._codec.load(texts[0].encode(), Format.JSON)
-            except FAILURES:
-                pass  # it is an item that looks like a list
-        items = [self._item._chosen(text) for text in texts]
-        return self._codec.load(b"[" + b",".join(items) + b"]", Format.JSON)
-
-    def _chosen(self, text: str) -> bytes:
-        """Return a text as the JSON of the first value that fits the type; of one that does not, as
-        what says best what is wrong with it.
-        """
-        readings = [_quoted(text)] if self._is_text else list(_readings(text))
-        if len(readings) > 1:
-            for reading in readings:
-                try:
-                    self._codec.load(reading, Format.JSON)
-                except Exception as exc:
-                    if not is_misfit(exc):
-                        raise
-                else:
-                    return reading
-        return readings[0]
-
-
-def in_query(name: str, segment: bytes, *, beside_upload: bool = False) -> bytes:
+def in_query(name: str, segment: bytes) -> bytes:
     """Return a parameter of the path as a query has it.
 
     Args:
         name: the parameter.
         segment: of the path, with its escapes.
-        beside_upload: whether the query is that of an upload, where text in quotes is JSON.
     """
-    value = unquote_to_bytes(segment)
-    if beside_upload and value[:1] == b'"':
-        value = msgspec.json.encode(value.decode(errors="replace"))
-    return f"{name}={quote_from_bytes(value, safe='')}".encode()
+    return f"{name}={quote_from_bytes(unquote_to_bytes(segment), safe='')}".encode()
 
 
 def whole(method: bytes, media_type: bytes, query: bytes, body: bytes) -> bytes:
@@ -284,6 +249,24 @@ def split(request: bytes) -> tuple[str, bytes, list[tuple[str, str]], bytes]:
     """
     method, media_type, query, body = _taken_apart(request)
     return method, media_type, [(name or "", value or "") for name, value in _pairs(query)], body
+
+
+def as_query(arguments: Mapping[str, object]) -> bytes:
+    """Return arguments as a service of the graph writes them into a query, beside a body that is a
+    stream: each as JSON, so that nothing is lost.
+    """
+    return urlencode(
+        {name: msgspec.json.encode(value, enc_hook=json_hook) for name, value in arguments.items()}
+    ).encode()
+
+
+def as_object(query: bytes) -> bytes:
+    """Return what `as_query` wrote as one object in JSON."""
+    members = (
+        b"%b:%b" % (msgspec.json.encode(name), (value or "").encode())
+        for name, value in _pairs(query)
+    )
+    return b"{" + b",".join(members) + b"}"
 
 
 def _pairs(query: bytes) -> Iterator[tuple[str | None, str | None]]:
@@ -322,46 +305,6 @@ def _around(name: str, is_json: bool) -> tuple[bytes, bytes]:
     if is_json:
         return b"{" + msgspec.json.encode(name) + b":", b"}"
     return b"\x81" + msgspec.msgpack.encode(name), b""
-
-
-def _members(hint: Hint) -> list[type_hints.Part]:
-    """Return what a type consists of, if it is a union, without None, or else the type."""
-    part = type_hints.take_apart(type_hints.unwrap(hint)[0])
-    if part.kind != "union":
-        return [part]
-    found = [member for item in part.items for member in _members(item.hint)]
-    return [member for member in found if member.hint is not types.NoneType]
-
-
-def _has_text(part: type_hints.Part) -> bool:
-    """Return whether all values of a type are text in JSON."""
-    if typing.get_origin(part.hint) is Literal:
-        return all(isinstance(value, str) for value in typing.get_args(part.hint))
-    if not isinstance(part.origin, type):
-        return False
-    if issubclass(part.origin, enum.Enum):
-        return all(isinstance(member.value, str) for member in part.origin)
-    return issubclass(part.origin, _TEXTS)
-
-
-def _readings(text: str) -> Iterator[bytes]:
-    """Yield what a text may say, as JSON, the most natural first."""
-    if (number := _NUMBER.match(text)) is not None:
-        yield f"{number[1]}{number[2]}".encode()
-    lower = text.lower()
-    if lower in _TRUE:
-        yield b"true"
-    elif lower in _FALSE:
-        yield b"false"
-    elif lower == "null":
-        yield b"null"
-    elif text[:1] in ("{", "["):
-        yield text.encode()
-    yield _quoted(text)
-
-
-def _quoted(text: str) -> bytes:
-    return msgspec.json.encode(text)
 
 
 # --- writing ---
@@ -431,12 +374,6 @@ def url_writer(
 def method_of(methods: tuple[str, ...]) -> str:
     """Return the method to call a service at a URL by: one with a body, if there is such."""
     return next((method for method in methods if method not in BODILESS), methods[0])
-
-
-def spoken(value: str) -> str:
-    """Return a value that is written as JSON as a text."""
-    plain = msgspec.json.decode(value)
-    return plain if isinstance(plain, str) else value
 
 
 def filled(route: str, pairs: list[tuple[str, str]]) -> tuple[str, str]:

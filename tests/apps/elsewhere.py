@@ -76,6 +76,7 @@ class Asks:
         said = [
             await self.far.total(pieces()),
             await self.far.total(chunks=pieces(), name="a b&c=ä"),
+            await self.far.total(pieces(), '"5"'),
         ]  # type: ignore[attr-defined]
         return [*said, [item async for item in self.far.doubled(pieces(), times=3)]]  # type: ignore[attr-defined]
 

@@ -40,7 +40,7 @@ def ask(request: pytest.FixtureRequest, asks: dict[str, Ask]) -> Ask:
 
 
 def test_an_upload_arrives_whole(ask: Ask) -> None:
-    assert ask("uploads") == ["none 14850", "a b&c=ä 14850", [44550]]
+    assert ask("uploads") == ["none 14850", "a b&c=ä 14850", '"5" 14850', [44550]]
 
 
 def test_an_upload_waits_for_a_slow_api(ask: Ask) -> None:

@@ -204,9 +204,9 @@ def test_an_upload_by_http(graph: Served) -> None:
         assert client.post("/upload?name=scan", content=chunks()).json().startswith("scan 100000")
         assert client.post("/upload", content=b"abc").json().startswith("none 3")
         answer = client.post("/upload?name=a&name=b", content=b"abc")
-        assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, ["name"])
+        assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, ["query", "name"])
         answer = client.post("/upload?nam=scan", content=b"abc")
-        assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, ["nam"])
+        assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, ["query", "nam"])
 
 
 def test_streams_in_local() -> None:

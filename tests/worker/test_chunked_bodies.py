@@ -1,6 +1,4 @@
-"""Bodies that come in chunks of a few bytes: held as little more than their bytes, and read as they
-came.
-"""
+"""Bodies that come in chunks of a few bytes are held as little more than their bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +8,6 @@ from collections import deque
 import pytest
 
 from graphserve.wire.costs.bounds import SMALL_CHUNK
-from graphserve.wire.media.text import natural
 from graphserve.worker.stream.request_body import hold
 
 
@@ -31,14 +28,3 @@ def test_large_chunks_are_held_as_they_came() -> None:
         hold(chunks, chunk)
     assert chunks == [b"a", large, b"bc", large, large]
     assert chunks[1] is large and chunks[3] is large
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("1", 1), ('"a"', "a"), ("a", "a"), ("[1]", [1]), ("NaN", "NaN"), ("Infinity", "Infinity"), ("1e999", "1e999"),
-        ("[" * 5000, "[" * 5000), ("9" * 5000, "9" * 5000), ('"\\ud800"', '"\\ud800"'), ("", ""),
-    ],
-)  # fmt: skip
-def test_texts_of_a_query(text: str, value: object) -> None:
-    assert natural(text) == value

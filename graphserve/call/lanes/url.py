@@ -15,7 +15,6 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
-from urllib.parse import parse_qsl
 
 import httpx
 
@@ -38,7 +37,7 @@ from graphserve.wire.headers import (
     TRANSFER_ENCODING,
 )
 from graphserve.wire.problem import CARRIED, body_of_frame, with_body
-from graphserve.wire.url_arguments import filled, method_of, split, spoken
+from graphserve.wire.url_arguments import filled, method_of, split
 
 # seconds past the deadline that an httpx client waits for the service's own word, which names a
 # node
@@ -112,17 +111,11 @@ class UrlLane:
             headers = with_forwarded(context, [(ACCEPT, accept), *self._login])
             if deadline_ns is not None:
                 headers.append((TIMEOUT, timeout(deadline_ns)))
-            if not api.is_plain:
+            if not api.is_plain or api.input_stream is not None:
                 return self._by_url(api, headers, body)
-            if api.input_stream is None:
-                format = Format.JSON if body[:1] == b"{" else Format.MSGPACK  # see `Writer.public`
-                headers.append((CONTENT_TYPE, format.value))
-                return httpx.Request("POST", url, headers=headers, content=body)
-            headers += [(CONTENT_TYPE, Format.RAW.value), (TRANSFER_ENCODING, b"chunked")]
-            try:
-                return httpx.Request("POST", f"{url}?{body.decode()}", headers=headers)
-            except httpx.InvalidURL as exc:  # longer than a URL can be
-                raise ValueError(str(exc)) from None
+            format = Format.JSON if body[:1] == b"{" else Format.MSGPACK  # see `Writer.public`
+            headers.append((CONTENT_TYPE, format.value))
+            return httpx.Request("POST", url, headers=headers, content=body)
 
         return compose
 
@@ -134,23 +127,19 @@ class UrlLane:
         Args:
             api: the API.
             headers: of the request.
-            written: its arguments, as `url_writer` writes them, or `query` those of an upload;
-                nothing, for a call that is never sent.
+            written: its arguments, as `url_writer` writes them; nothing, for a call that is never
+                sent.
         """
-        if api.input_stream is not None:
-            method, body = method_of(api.methods), None
-            in_path = set(api.in_path)
-            pairs = [
-                (name, spoken(value) if name in in_path else value)
-                for name, value in parse_qsl(written.decode(), keep_blank_values=True)
-            ]
-            headers += [(CONTENT_TYPE, Format.RAW.value), (TRANSFER_ENCODING, b"chunked")]
-        elif written:
+        method, media_type = method_of(api.methods), b""
+        pairs: list[tuple[str, str]] = []
+        body: bytes | None = b""
+        if written:
             method, media_type, pairs, body = split(written)
-            if method not in BODILESS:
-                headers.append((CONTENT_TYPE, media_type))
-        else:
-            method, pairs, body = method_of(api.methods), [], b""
+        if api.input_stream is not None:
+            body = None
+            headers += [(CONTENT_TYPE, Format.RAW.value), (TRANSFER_ENCODING, b"chunked")]
+        elif written and method not in BODILESS:
+            headers.append((CONTENT_TYPE, media_type))
         path, query = filled(api.public_path, pairs)
         try:
             url = f"{self.url.rstrip('/')}{path}{'?' if query else ''}{query}"

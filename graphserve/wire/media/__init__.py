@@ -5,7 +5,8 @@
     octets       bytes
     images       pictures as files; pixels is how they pass between services
     files        which parameters and results are files, and of which kind
-    bodies       turns a raw body, or a form, into arguments; text reads what is text there
+    bodies       turns a form, or a file, into arguments
+    text         reads arguments that are text, in forms and in URLs, as their types say
     multipart    cuts a form into its parts
     received     the files of one request, beside its other arguments
     answers      in which media types a result may leave, and which one an Accept asks for

@@ -1,4 +1,4 @@
-"""Turns a body that is a file, or a form, into one that has all arguments, in msgpack.
+"""Turns a body that is a form, or a file, into one in msgpack.
 
 Runs in workers, on the public's bytes: what is made here is screened and checked as any body.
 """
@@ -6,7 +6,6 @@ Runs in workers, on the public's bytes: what is made here is screened and checke
 from __future__ import annotations
 
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -18,10 +17,10 @@ from graphserve.wire.formats import Format, is_form, media_type
 from graphserve.wire.media.files import is_file, kind_in
 from graphserve.wire.media.multipart import FormPart, read_form
 from graphserve.wire.media.received import ReceivedFile, ReceivedFiles
-from graphserve.wire.media.text import TextReader
+from graphserve.wire.media.text import GivenTwice, TextReader
 from graphserve.wire.reason_phrases import phrase
 from graphserve.wire.signature import Signature
-from graphserve.wire.validation_errors import cut, problem, refusal
+from graphserve.wire.validation_errors import FAILURES, cut, explain, problem, refusal
 
 _JSON = b"application/json"
 _FILES = bytes | list[bytes] | None
@@ -90,34 +89,29 @@ class BodyReader:
         self._by_type = frozenset(
             n for n, kind in kinds.items() if kind is not None and kind.by_type
         )
-        self._raw = next(iter(self._files)) if signature.raw_body else None
         self._media = {p.name: p.media for p in signature.parameters if p.media is not None}
-        self._texts = TextReader(types, signature.texts)
+        # (an API without files takes no forms)
+        texts = types if signature.files else {}
+        self._texts = {name: TextReader(hint) for name, hint in texts.items()}
         self._only = signature.only_raw_body and not self._media
 
     def is_plain(self, content_type: bytes, query: bytes) -> bool:
         """Return whether a body is the value of the only parameter, as it is."""
         return self._only and not query and not is_form(content_type)
 
-    def compose(self, body: bytes, content_type: bytes, query: bytes) -> ComposedBody:
+    def compose(self, body: bytes, content_type: bytes) -> ComposedBody:
         """Return a body with all arguments.
 
         Args:
-            body: a file, or a form.
-            content_type: what it is.
-            query: of the URL: beside a file the other arguments are there.
+            body: a form.
+            content_type: of the form; it has its boundary.
 
         Raises:
             MalformedBody: it is no form.
             InvalidArguments: an argument is given twice, or cannot be read.
         """
         files = ReceivedFiles()
-        arguments = (
-            self._form(read_form(body, content_type), files)
-            if is_form(content_type)
-            else self._beside(body, content_type, query, files)
-        )
-        return self._composed(arguments, files)
+        return self._composed(self._form(read_form(body, content_type), files), files)
 
     def compose_file(self, name: str, body: bytes, content_type: bytes) -> ComposedBody:
         """Return a body with one argument, which is a file."""
@@ -134,29 +128,6 @@ class BodyReader:
                 said = "a number beyond 64 bits cannot be sent beside such a file: send it as text"
                 raise refusal(self._where, [problem([], said, "value_error")]) from None
             return ComposedBody(msgspec.json.encode(arguments), Format.JSON, None)
-
-    def read_query(self, query: bytes) -> dict[str, object]:
-        """Return the arguments in the query of a URL.
-
-        Raises:
-            InvalidArguments: one that is no list is given twice.
-        """
-        values: dict[str, list[str]] = {}
-        for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
-            values.setdefault(name, []).append(value)
-        return {name: self._read(name, said) for name, said in values.items()}
-
-    def _beside(
-        self, body: bytes, content_type: bytes, query: bytes, files: ReceivedFiles
-    ) -> dict[str, object]:
-        assert self._raw is not None
-        arguments = self.read_query(query)
-        if self._raw in arguments:
-            raise self._twice(self._raw)
-        return {
-            self._raw: self._file(self._raw, body, media_type(content_type), files),
-            **arguments,
-        }
 
     def _file(self, name: str, data: bytes, media_type: str, files: ReceivedFiles) -> object:
         """Return what stands for a file among the arguments: itself, or a reference to it."""
@@ -176,7 +147,7 @@ class BodyReader:
     def _of_parts(self, name: str, parts: list[FormPart], files: ReceivedFiles) -> object:
         if name not in self._names:
             return None  # whatever is in it: the refusal names the parameters that there are
-        if len(parts) > 1 and not self._texts.takes_many(name):
+        if len(parts) > 1 and not self._texts[name].takes_many:
             raise self._twice(name)
         if name in self._files and any(map(_is_raw, parts)):
             found = [
@@ -189,10 +160,13 @@ class BodyReader:
         parsed = [self._parsed(part) for part in parts]
         return parsed[0] if len(parts) == 1 else parsed
 
-    def _read(self, name: str, values: list[str]) -> object:
-        if len(values) > 1 and not self._texts.takes_many(name):
-            raise self._twice(name)
-        return self._texts.read(name, values)
+    def _read(self, name: str, texts: list[str]) -> object:
+        try:
+            return msgspec.json.decode(self._texts[name].json(texts))
+        except GivenTwice:
+            raise self._twice(name) from None
+        except FAILURES as exc:
+            raise refusal(self._where, explain(exc, [name])) from None
 
     def _decoded(self, part: FormPart) -> str:
         try:

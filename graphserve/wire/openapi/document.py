@@ -279,7 +279,7 @@ def _form(signature: Signature, parameters: Sequence[Parameter], schema: Json) -
 
 
 def _is_in_url(name: str, signature: Signature, method: str) -> bool:
-    # Beside a body that is a stream, all is in the query, each as JSON.
+    # Beside a body that is a stream, all is in the query.
     if method in BODILESS or signature.body is not None or signature.input_stream:
         return name != signature.body
     return name in signature.in_path
@@ -292,9 +292,8 @@ def _url_parameter(
     if parameter.name in signature.in_path:
         return {"name": parameter.name, "in": "path", "required": True, "schema": schema}
     # Text and numbers are written as they are, which more generators of clients can do than JSON;
-    # a list is its items, one after the other, but beside a body that is a stream.
-    lists = signature.input_stream is None
-    plain = _is_written(schema, schemas.components, lists)
+    # a list is its items, one after the other.
+    plain = _is_written(schema, schemas.components, True)
     said = {"schema": schema} if plain else {"content": {_JSON: {"schema": schema}}}
     return {"name": parameter.name, "in": "query", "required": parameter.required, **said}
 

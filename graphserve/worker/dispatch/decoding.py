@@ -137,14 +137,16 @@ def read_arguments(
         InvalidArguments: they do not fit the signature.
     """
     if source is not None:
-        return from_query(api, query, source)
+        return from_query(api, query, source, is_hop=fetch is not None)
     assert format is not None
     claimed = format
     try:
         if format is _RAW and not api.bodies.is_plain(media_type, query):
-            if is_form(media_type) and not is_installed():
+            if not is_form(media_type):
+                return api.arguments.decode_beside_file(query, body, media_type)
+            if not is_installed():
                 raise HttpProblem(415, NO_FORMS)
-            return api.arguments.decode(*api.bodies.compose(body, media_type, query))
+            return api.arguments.decode(*api.bodies.compose(body, media_type))
         if format is _BY_URL and is_form(inner_type(body)) and not is_installed():
             raise HttpProblem(415, NO_FORMS)
         return api.arguments.decode(body, format, fetch)

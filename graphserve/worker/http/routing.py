@@ -131,8 +131,7 @@ class RouteTree:
                 plan = api.plan
                 upload = plan.input_stream is not None
                 in_path = b"&".join(
-                    in_query(name, value, beside_upload=upload)
-                    for name, value in zip(names, values, strict=True)
+                    in_query(name, value) for name, value in zip(names, values, strict=True)
                 )
                 verb = called.decode("latin-1")
                 by_url = not upload and (plan.body is not None or bool(plan.in_url(verb)))

@@ -3,8 +3,8 @@ them.
 
 Runs in workers.
 
-The other parameters are in the query of the URL, each as JSON (`?name="scan"&pages=3`; a value that
-is no JSON is taken as text), since the body is the stream.
+The other parameters are in the query of the URL, since the body is the stream: as everybody writes
+a query (`?name=scan&pages=3`), or from a service of the graph as JSON (`?name="scan"&pages=3`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Protocol
 
 from graphserve.call.exchange import LEFT
-from graphserve.wire.codec import Format, encode_json
+from graphserve.wire.codec import Format
 from graphserve.wire.costs.bounds import SMALL_CHUNK
+from graphserve.wire.url_arguments import as_object
 
 if TYPE_CHECKING:
     from graphserve.worker.dispatch.executor import BoundApi
@@ -122,13 +123,24 @@ def hold(chunks: list[bytes | bytearray] | deque[bytes | bytearray], chunk: byte
         chunks[-1] = bytearray(last) + chunk
 
 
-def from_query(api: BoundApi, query: bytes, stream: AsyncIterator[bytes]) -> dict[str, object]:
+def from_query(
+    api: BoundApi, query: bytes, stream: AsyncIterator[bytes], *, is_hop: bool
+) -> dict[str, object]:
     """Return the arguments of a call whose body is a stream: what the query says, and the stream.
+
+    Args:
+        api: the API.
+        query: of the URL.
+        stream: the body.
+        is_hop: whether a service of the graph has written the query: each argument as JSON.
 
     Raises:
         InvalidArguments: the query does not fit the signature.
     """
     assert api.signature.input_stream is not None
-    arguments = api.arguments.decode(encode_json(api.bodies.read_query(query)), Format.JSON)
+    if is_hop:
+        arguments = api.arguments.decode(as_object(query), Format.JSON)
+    else:
+        arguments = api.arguments.decode_beside_stream(query)
     arguments[api.signature.input_stream] = stream
     return arguments

@@ -1,7 +1,7 @@
 // The body of a request: JSON by fields or by hand, a form with files in it, or the bytes of a file as they are.
 
 import { field, make } from "./fields.js";
-import { layOut } from "./json.js";
+import { layOut, words } from "./json.js";
 
 export const FORM_TYPE = "multipart/form-data";
 export const JSON_TYPE = /^application\/([\w.-]+\+)?json\b/;
@@ -99,7 +99,7 @@ class JsonBody {
   }
 }
 
-// A part for each argument: files as they are, all else as the JSON that its field holds.
+// A part for each argument: files as they are, all else as text, as in a query.
 class FormBody {
   constructor(schema, schemas) {
     this.type = FORM_TYPE;
@@ -118,8 +118,7 @@ class FormBody {
   content() {
     const form = new FormData();
     for (const [name, one] of this.fields) {
-      const values = one instanceof FileField ? one.files : [one.text()];
-      for (const value of values) if (value !== undefined) form.append(name, value);
+      for (const value of one instanceof FileField ? one.files : words(one.text())) form.append(name, value);
     }
     return form;
   }

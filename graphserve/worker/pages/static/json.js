@@ -49,3 +49,10 @@ function mark(token, after) {
   if (token.startsWith('"')) return after === ":" ? "json-key" : "json-string";
   return /^[{}[\],:]$/.test(token) ? "" : "json-value";
 }
+
+// Returns how a value in JSON is said by text, in a URL or a form: text as it is, a list item by item, nothing for null.
+export function words(text) {
+  if (text === undefined || text === "null") return [];
+  if (text.startsWith("[")) return JSON.parse(text).map((item) => (typeof item === "string" ? item : JSON.stringify(item)));
+  return [text.startsWith('"') ? JSON.parse(text) : text];
+}

@@ -2,6 +2,7 @@
 
 import { JSON_TYPE } from "./body.js";
 import { field, make } from "./fields.js";
+import { words } from "./json.js";
 
 // Returns the part of the form for them, or null where there are none.
 export function query(parameters, schemas) {
@@ -45,13 +46,6 @@ class Query {
     const found = inUrl ?? this.fields.find((one) => one.name === place);
     found?.field.complain(inUrl ? path.slice(1) : path, message);
   }
-}
-
-// Returns what a URL says for a value in JSON: text as it is, a list item by item, nothing for null.
-function words(text) {
-  if (text === undefined || text === "null") return [];
-  if (text.startsWith("[")) return JSON.parse(text).map((item) => (typeof item === "string" ? item : JSON.stringify(item)));
-  return [text.startsWith('"') ? JSON.parse(text) : text];
 }
 
 function about(one) {
