@@ -20,5 +20,6 @@ def codec(required: int = 99, /, **hints: Any) -> ArgumentsCodec:
         Parameter(name, hint, number < required)
         for number, (name, hint) in enumerate(hints.items())
     ]
-    is_raw = [unwrap(hint)[0] for hint in hints.values()] == [bytes]
-    return ArgumentsCodec(Signature("S.f", tuple(parameters), None, raw_body=is_raw))
+    files = frozenset(hints if [unwrap(hint)[0] for hint in hints.values()] == [bytes] else ())
+    signature = Signature("S.f", tuple(parameters), None, raw_body=bool(files), files=files)
+    return ArgumentsCodec(signature)
