@@ -206,7 +206,7 @@ def test_a_file_comes_in_every_way(kind: str) -> None:
         ),
     ]  # fmt: skip
     read = [codec("known").decode(*body) for body in bodies]
-    read.append(codec("known").decode_beside(b"", data))
+    read.append(codec("known").decode_beside_file(b"", data, b"image/anything"))
     for arguments in read:
         found: Any = arguments["image"]
         assert found.size == SIZE and found.convert("RGB").tobytes() == expected
