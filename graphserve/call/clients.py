@@ -330,8 +330,8 @@ def codecs(
     class, by their nature.
     """
     arguments, result = _codecs(cls, api)
-    encode: Encode = arguments.encode
-    decode: Decode = result.decode
+    encode: EncodeArguments = arguments.encode
+    decode: DecodeResult = result.decode
     if sharing is not None:
         encode = partial(arguments.encode, place=sharing.place)
         decode = partial(result.decode, fetch=sharing.memory.receiver.fetch)
