@@ -48,6 +48,7 @@ DRAWN = {
     "diamond/graph.svg": "app.py:Report",
     "library/graph.svg": "pipeline.py:Pipeline",
     "ocr/../../docs/images/ocr.svg": "app.py:Gateway",
+    "ocr/documents.svg": "documents.py:Documents",
     "speech/graph.svg": "app.py:Gateway",
 }
 

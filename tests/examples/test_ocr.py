@@ -22,6 +22,8 @@ import httpx
 import pytest
 from PIL import ExifTags, Image
 
+from tests.harness import served
+
 if missing := [
     name for name in ("cv2", "onnxruntime", "rapidocr") if importlib.util.find_spec(name) is None
 ]:
@@ -136,15 +138,15 @@ def test_the_readme_shows_the_answer(url: str) -> None:
     assert read(url, (ROOT / image).read_bytes()).json() == close_to(json.loads(shown[0]))
 
 
-def close_to(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Lines whose scores and corners may differ a little: processors round differently."""
+def close_to(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines and documents whose numbers may differ a little: processors round differently."""
+    close = {
+        "score": lambda score: pytest.approx(score, abs=0.02),
+        "box": lambda box: [pytest.approx(corner, abs=2) for corner in box],
+    }
     return [
-        {
-            "text": line["text"],
-            "score": pytest.approx(line["score"], abs=0.02),
-            "box": [pytest.approx(corner, abs=2) for corner in line["box"]],
-        }
-        for line in lines
+        {name: close.get(name, lambda same: same)(each) for name, each in item.items()}
+        for item in items
     ]
 
 
@@ -170,9 +172,7 @@ def test_what_is_no_image_is_refused(url: str, body: bytes) -> None:
 
 @pytest.mark.slow
 def test_an_image_of_too_many_pixels_is_refused(url: str) -> None:
-    file = io.BytesIO()
-    Image.new("1", (8000, 8000)).save(file, "PNG")
-    answer = read(url, file.getvalue())
+    answer = read(url, png(8000, 8000))
     assert answer.status_code == 422
     assert "pixels" in answer.json()["detail"]
 
@@ -203,6 +203,37 @@ def test_an_image_is_turned_as_the_camera_was_held(url: str) -> None:
         assert [line["text"] for line in lines] == EXPECTED["receipt.png"]
         (x, y), (right, _), *_ = lines[0]["box"]
         assert 0 < x < right < image.width and 0 < y < image.height / 4
+
+
+@pytest.mark.slow
+def test_documents_are_sorted() -> None:
+    served_as = documented("graphserve serve examples/ocr/documents.py")[2]
+    command = documented("curl -F files=")
+    shown = re.findall(r"^\[\n.*?^\]$", README, re.DOTALL | re.MULTILINE)[1]
+    unreadable = {
+        b"\xff\xfe": "neither an image nor text",
+        (OCR / "images" / "receipt.png").read_bytes()[:3000]: "a broken image",
+        png(5000, 5000): "an image of more than 20,000,000 pixels",
+        png(20000, 20000): "an image of more than 20,000,000 pixels",
+    }
+    with served(served_as, cwd=ROOT) as graph, graph.client() as client:
+        command[-1] = command[-1].replace("http://127.0.0.1:8000", graph.url)
+        done = subprocess.run([*command, "--silent"], cwd=ROOT, capture_output=True, timeout=60)
+        assert json.loads(done.stdout) == close_to(json.loads(shown))
+        for file, why in unreadable.items():
+            answer = client.post("/sort", files=[("files", b"fine"), ("files", file)])
+            assert (answer.status_code, answer.json()["title"]) == (422, "Unreadable Document")
+            assert f"document 2 is {why}" in answer.json()["detail"]
+        many = client.post("/sort", files=[("files", b"text")] * 21)
+        assert many.status_code == 422
+        assert "Traceback" not in graph.text
+
+
+def png(width: int, height: int) -> bytes:
+    """An empty image."""
+    file = io.BytesIO()
+    Image.new("1", (width, height)).save(file, "PNG")
+    return file.getvalue()
 
 
 @pytest.mark.slow
