@@ -402,13 +402,28 @@ def unpack(data: memoryview, place: memoryview | None = None, *, public: bool = 
     Raises:
         Misfit: the bytes are no array.
     """
-    import numpy as np
-
     end = _header_size(data)
     dtype, shape, size = _layout(bytes(data[:end]))
+    return over(dtype, shape, size, data[end:] if place is None else place, public=public)
+
+
+def over(
+    dtype: AnyDtype,
+    shape: tuple[int, ...],
+    size: int,
+    elements: memoryview,
+    *,
+    public: bool = False,
+) -> AnyArray:
+    """Return a read-only array over its elements, which have `size` bytes, as `unpack` does.
+
+    Raises:
+        Misfit: there are more of them, or fewer; or what `unpack` refuses.
+    """
+    import numpy as np
+
     if public:
         _check_axes(dtype, shape)
-    elements = data[end:] if place is None else place
     if size != elements.nbytes:
         raise Misfit(
             f"an array of dtype {dtype} and shape {shape} does not have {elements.nbytes} bytes"

@@ -42,6 +42,7 @@ from graphserve.wire.exceptions import Misfit
 from graphserve.wire.formats import BodyBytes
 from graphserve.wire.media.classes import kind_of_class
 from graphserve.wire.media.kinds import (
+    KINDS,
     PACKED,
     BufferSource,
     PackedKind,
@@ -296,7 +297,7 @@ def inlined(body: bytes, recall: Fetch) -> bytes:
 def _builder(kind: Hint, by_name: bool) -> Callable[[object], object]:
     origin = type_hints.origin_of(kind) or kind
     if type_hints.is_array(origin):
-        return _as_array
+        return KINDS["array"].read
     if type_hints.is_scalar(origin):
         return lambda value: arrays.scalar(origin, value)
     if origin is Blob:
@@ -321,10 +322,6 @@ def _read_model(data: memoryview) -> object:
         return msgspec.json.decode(data)
     except msgspec.DecodeError:
         return own_json.loads(bytes(data))  # it may have NaN or infinity
-
-
-def _as_array(value: object) -> AnyArray:
-    return value if type_hints.is_array_value(value) else arrays.from_list(value)
 
 
 def _as_bytes(value: object) -> bytes:

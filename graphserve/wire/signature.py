@@ -20,8 +20,9 @@ from graphserve.errors import DeclarationError
 from graphserve.wire import extensions, pydantic_models, type_hints
 from graphserve.wire.checks.arrays import admission
 from graphserve.wire.formats import is_json
-from graphserve.wire.media import files
+from graphserve.wire.media import files, tables
 from graphserve.wire.media.classes import NAMES
+from graphserve.wire.media.tables import TABLES
 from graphserve.wire.type_hints import Hint
 
 _ASYNC_STREAMS = (
@@ -34,7 +35,7 @@ _BATCHED_RESULTS = ("any", "list", "tuple", "array", "union")
 _SUPPORTED = (
     "what can be sent: int, float, str, bool, None, bytes, list, dict, tuple, set, dataclasses,"
     " TypedDict, NamedTuple, Enum, Literal, date and time types, UUID, Decimal, msgspec.Struct,"
-    " pydantic models, numpy arrays, PIL.Image.Image, unions, Any"
+    " pydantic models, numpy arrays, PIL.Image.Image, DataFrames, unions, Any"
 )
 
 _FRAMEWORKS = frozenset(
@@ -450,6 +451,11 @@ class _Reader:
                         f"{what}: {type_hints.name_of(part.hint)} never gets here: {instead}"
                     )
                 self._refuse_module(what, part.hint)
+                if part.kind in TABLES and not tables.is_installed():
+                    self._refuse(
+                        f"{what}: {type_hints.name_of(part.hint)} is sent by way of pyarrow, which"
+                        " is not installed here (pip install 'pygraphserve[tables]')"
+                    )
                 if part.kind == "other":
                     if instead := _of_a_library(part.hint):
                         self._refuse(
@@ -573,10 +579,6 @@ def _in_other_frameworks(hint: Hint) -> str | None:
 
 
 _NUMPY = "annotate np.ndarray, and send {}"
-_COLUMNS = (
-    "annotate dict[str, list[float]] or the like, and send {}; or bytes, in the format of Arrow or"
-    " Parquet"
-)
 # What to write in place of types of well-known libraries, by the package that they are of and their
 # name.
 _OF_LIBRARIES = {
@@ -584,12 +586,14 @@ _OF_LIBRARIES = {
     "io.IOBase": "annotate bytes, or AsyncIterator[bytes] for a file that comes in chunks",
     "jax.Array": _NUMPY.format("numpy.asarray(array)"),
     "jaxlib.ArrayImpl": _NUMPY.format("numpy.asarray(array)"),
-    "pandas.DataFrame": _COLUMNS.format("frame.to_dict('list')"),
+    "pandas.DataFrame": "annotate pandas.DataFrame, which takes all of them",
     "pandas.Series": _NUMPY.format("series.to_numpy()"),
     "pathlib.PurePath": "annotate str, and make a Path of it; the content of a file is bytes",
-    "polars.DataFrame": _COLUMNS.format("frame.to_dict(as_series=False)"),
+    "polars.DataFrame": "annotate polars.DataFrame, which takes all of them",
+    "polars.LazyFrame": "annotate polars.DataFrame, and send frame.collect()",
     "polars.Series": _NUMPY.format("series.to_numpy()"),
-    "pyarrow.Table": _COLUMNS.format("table.to_pydict()"),
+    "pyarrow.Table": "annotate pyarrow.Table, which takes all of them",
+    "pyarrow.RecordBatch": "annotate pyarrow.Table, and send pyarrow.Table.from_batches([batch])",
     "re.Pattern": "annotate str, and compile it",
     "scipy.spmatrix": _NUMPY.format("its arrays data, indices and indptr"),
     "tensorflow.Tensor": _NUMPY.format("tensor.numpy()"),

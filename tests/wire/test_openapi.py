@@ -124,7 +124,11 @@ def test_what_it_says() -> None:
     assert post["description"] == "Slow, but right."
     refusals = {"400", "408", "413", "414", "415", "422", "431"}
     assert set(post["responses"]) == {"200", *refusals, "500", "502", "503", "504", "default"}
-    assert set(post["requestBody"]["content"]) == {"application/json", "application/msgpack"}
+    assert set(post["requestBody"]["content"]) == {
+        "application/json",
+        "application/msgpack",
+        "multipart/form-data",
+    }
     schema = post["requestBody"]["content"]["application/json"]["schema"]
     assert schema["required"] == ["pages", "points"] and schema["additionalProperties"] is False
     properties = schema["properties"]

@@ -341,9 +341,9 @@ def of_a_library(name: str, module: str) -> type:
         (io.BytesIO, "annotate bytes, or AsyncIterator"),
         (re.Pattern, "annotate str, and compile it"),
         (of_a_library("Image", "PIL.Image"), "annotate PIL.Image.Image"),
-        (of_a_library("DataFrame", "pandas.core.frame"), "send frame.to_dict"),
-        (of_a_library("DataFrame", "polars.dataframe.frame"), "send frame.to_dict"),
-        (of_a_library("Table", "pyarrow.lib"), "send table.to_pydict()"),
+        (of_a_library("DataFrame", "pandas.core.frame"), "annotate pandas.DataFrame"),
+        (of_a_library("DataFrame", "polars.dataframe.frame"), "annotate polars.DataFrame"),
+        (of_a_library("Table", "pyarrow.lib"), "annotate pyarrow.Table"),
         (dict[str, of_a_library("Tensor", "torch")], "annotate np.ndarray, and send tensor.numpy"),  # type: ignore[misc]
     ],
     ids=str,

@@ -60,3 +60,14 @@ FORM_TEXT = 1024 * 1024  # bytes of parts that are no files; more is sent as JSO
 IMAGE_FLOOR = 16 * 1024 * 1024  # pixels that one may always have, and
 IMAGE_TIMES = 256  # for each byte of its file; a photograph has 2 to 10, an empty page 1,000
 IMAGE_MOST = 89_478_485  # from there on Pillow itself warns
+
+# Tables, which may say very much in a few bytes: what their cells take as somebody uses them.
+TABLE_FLOOR = 16 * 1024 * 1024  # bytes that one may always take, and
+TABLE_TIMES = 100  # for each byte that came
+TABLE_CELL = 8  # bytes of a number,
+TABLE_TEXT = 64  # of a text, its characters apart, or of another value that is an object in Python,
+TABLE_NESTED = 128  # of a list or a struct, what is in it apart
+TABLE_COLUMNS = 4096
+TABLE_DEPTH = 8  # lists and structs inside each other
+# cells of a table of JSON's records for each value in them: what is missing is null
+TABLE_SPARSE = 16

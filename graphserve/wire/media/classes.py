@@ -7,10 +7,15 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Literal
 
-KindName = Literal["image"]
+KindName = Literal["arrow", "image", "pandas", "polars"]
 
 # by the package and the name of the class
-_KINDS: dict[str, KindName] = {"PIL.Image": "image"}
+_KINDS: dict[str, KindName] = {
+    "PIL.Image": "image",
+    "pandas.DataFrame": "pandas",
+    "polars.DataFrame": "polars",
+    "pyarrow.Table": "arrow",
+}
 NAMES: frozenset[str] = frozenset(_KINDS.values())
 
 

@@ -11,7 +11,9 @@ from typing import Protocol
 
 from graphserve.wire.media.classes import name_of_kind
 from graphserve.wire.media.images import Images
+from graphserve.wire.media.npy import ArrayFiles
 from graphserve.wire.media.octets import Octets
+from graphserve.wire.media.tables import TABLES
 from graphserve.wire.media.texts import Texts
 
 
@@ -129,9 +131,9 @@ class PackedKind(MediaKind, Protocol):
         ...
 
 
-PACKED: Mapping[str, PackedKind] = {"image": Images()}
+PACKED: Mapping[str, PackedKind] = {"image": Images(), **TABLES}
 TEXT: MediaKind = Texts()  # of results of `str` only, whose `Media` says so
-KINDS: Mapping[str, MediaKind] = {"bytes": Octets(), **PACKED}
+KINDS: Mapping[str, MediaKind] = {"bytes": Octets(), "array": ArrayFiles(), **PACKED}
 _BY_MARK = {kind.mark: kind for kind in PACKED.values()}
 _LEAST_MARK = 0xF0
 
