@@ -199,8 +199,14 @@ class Answer:
         """Return whether its status is one without a body."""
         return self._status in BODILESS
 
-    def begin_stream(self) -> None:
+    def begin_stream(self, *, raw: bool = False) -> bytes | None:
         """Take no changes any more: the stream begins.
+
+        Args:
+            raw: whether it is sent as bytes with nothing around them: that has a media type.
+
+        Returns:
+            The media type that was set.
 
         Raises:
             RuntimeError: a stream cannot be answered so.
@@ -210,11 +216,14 @@ class Answer:
             raise RuntimeError(
                 f"a stream is answered with status 200, and answer.status = {self._status} was set"
             )
+        if self._media_type is not None and raw:
+            return self._media_type.encode("latin-1")
         if self._media_type is not None:
             raise RuntimeError(
                 "a stream is sent as what the client accepts, NDJSON or Server-Sent Events:"
                 f" answer.media_type = {self._media_type!r} is for an API with one result"
             )
+        return None
 
     def fields(self) -> list[tuple[bytes, bytes]]:
         """Return its headers, the media type apart; names in lower case."""

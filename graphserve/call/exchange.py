@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from graphserve.call.connection import Connection
@@ -572,6 +572,14 @@ class Upload:
 
     async def _next(self) -> object:
         return await self._pieces.__anext__()
+
+
+async def in_threads(pieces: Iterator[object]) -> AsyncIterator[object]:
+    """Yield what an iterator yields that blocks, which a thread asks."""
+    loop = asyncio.get_running_loop()
+    end = object()
+    while (piece := await loop.run_in_executor(None, next, pieces, end)) is not end:
+        yield piece
 
 
 class ThreadUpload:

@@ -10,7 +10,7 @@ import concurrent.futures
 import reprlib
 import threading
 import time
-from collections.abc import AsyncIterable, Callable, Generator, Mapping
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, NoReturn
@@ -25,6 +25,7 @@ from graphserve.call.exchange import (
     TypedExchange,
     TypedLane,
     Upload,
+    in_threads,
 )
 from graphserve.call.memory_sharing import Sharing
 from graphserve.call.misuse import NotAResult
@@ -194,14 +195,16 @@ class RemoteApi(Generic[RequestT]):
         name = self._api.plan.input_stream
         assert name is not None
         found = arguments.pop(name, None)
+        if isinstance(found, Iterable) and not isinstance(found, (str, bytes, bytearray, Mapping)):
+            found = in_threads(iter(found))
         if not isinstance(found, AsyncIterable):
-            text = f"{name!r} is an asynchronous iterator of bytes, not {found!r}"
+            text = f"{name!r} is an iterator of bytes, not {found!r}"
             raise self._misfit(f": {text}", [wrong([name], text, "type_error")])
         return Upload(found.__aiter__(), self._loop_thread.loop, self._no_bytes)
 
     def _no_bytes(self, piece: object) -> InvalidArguments:
         name = str(self._api.plan.input_stream)
-        text = f"{name!r} is an asynchronous iterator of bytes; one piece was {reprlib.repr(piece)}"
+        text = f"{name!r} is an iterator of bytes; one piece was {reprlib.repr(piece)}"
         return self._misfit(f": {text}", [wrong([name], text, "type_error")])
 
     def _item(self, payload: bytes) -> object:

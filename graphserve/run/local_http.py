@@ -23,10 +23,11 @@ from graphserve.run.local_node import LocalNode
 from graphserve.run.local_transport import LocalCall, LocalRequest
 from graphserve.wire import problem
 from graphserve.wire.formats import (
+    AnswerFormat,
     Format,
+    MediaFormat,
     content_format,
     item_format,
-    stream_format,
 )
 from graphserve.wire.headers import CONTENT_TYPE, Headers
 from graphserve.wire.problem import HttpProblem
@@ -153,12 +154,17 @@ class HttpLane:
             body = whole(routed.method, kind, query, body)
             format = Format.BY_URL
         if routed is not None and routed.head and api.signature.stream:
-            head = [(CONTENT_TYPE, stream_format(heading.accept).value)]
+            head = [(CONTENT_TYPE, api.streams(heading.accept).content_type)]
             # what it would stream is not made
             exchange.loop.call_soon(exchange.answered, 200, head, b"")
             return
-        stream = stream_format(heading.accept) if api.signature.stream else None
-        accept = item_format(heading.accept) if stream is not None else api.accepts(heading.accept)
+        stream = api.streams(heading.accept) if api.signature.stream else None
+        if isinstance(stream, MediaFormat):
+            accept: AnswerFormat = stream
+        elif stream is not None:
+            accept = item_format(heading.accept)
+        else:
+            accept = api.accepts(heading.accept)
         request = LocalRequest(
             api.plan.name,
             context,

@@ -17,7 +17,13 @@ from graphserve.call.request_head import NOBODY, RequestHead
 from graphserve.errors import CallError
 from graphserve.graph.plan import ApiPlan
 from graphserve.wire import formats, problem
-from graphserve.wire.formats import AnswerFormat, Format, StreamFormat
+from graphserve.wire.formats import (
+    AnswerFormat,
+    AnyStreamFormat,
+    Format,
+    MediaFormat,
+    StreamFormat,
+)
 from graphserve.wire.headers import CACHE_CONTROL, CONTENT_TYPE, Headers
 from graphserve.wire.trust import PEER, PUBLIC, Trust
 from graphserve.worker.dispatch.executor import BoundApi
@@ -48,7 +54,7 @@ class LocalRequest:
     body: bytes
     format: Format = Format.TYPED
     accept: AnswerFormat = Format.TYPED
-    stream: StreamFormat | None = None
+    stream: AnyStreamFormat | None = None
     trust: Trust = PUBLIC
     media_type: bytes = b""
     query: bytes = b""
@@ -115,6 +121,11 @@ class ExchangeSink:
         self.exchange.chunk(data)
 
     @property
+    def slow(self) -> bool:
+        """Return whether writing an item takes so long that a thread does it."""
+        return False
+
+    @property
     def blocked(self) -> bool:
         """Return whether the consumer is slow."""
         return self.exchange.full
@@ -174,12 +185,12 @@ class BodySink(ExchangeSink):
     """
 
     def __init__(
-        self, call: LocalCall, api: BoundApi, format: StreamFormat, items: AnswerFormat,
+        self, call: LocalCall, api: BoundApi, format: AnyStreamFormat, items: AnswerFormat,
         note: Callable[[BaseException], CallError], failed: Callable[[BaseException], None],
         last_event: int = 0,
     ) -> None:  # fmt: skip
         super().__init__(
-            call.exchange, [(CONTENT_TYPE, format.value), (CACHE_CONTROL, b"no-store")]
+            call.exchange, [(CONTENT_TYPE, format.content_type), (CACHE_CONTROL, b"no-store")]
         )
         self.api = api
         self.format = format
@@ -199,8 +210,10 @@ class BodySink(ExchangeSink):
     def encode(self, item: object) -> bytes:
         """Return an item in the format of the stream."""
         if not self.begun and self._context.answer is not None:
-            self._context.answer.begin_stream()
+            self._begin(self._context.answer)
         payload = self.api.result.encode(item, self._items)
+        if isinstance(self.format, MediaFormat):
+            return payload
         self._number += 1
         return self.format.item(payload, self._number)
 
@@ -208,12 +221,19 @@ class BodySink(ExchangeSink):
         """Say that there are no more items."""
         if not self.begun and (answer := self._context.answer) is not None:
             try:
-                answer.begin_stream()
+                self._begin(answer)
             except RuntimeError as exc:
                 self._failed(exc)
                 return
             self.headers = _headers(self.headers, answer)
-        self.exchange.answered(200, self.headers, self.format.end())
+        end = b"" if isinstance(self.format, MediaFormat) else self.format.end()
+        self.exchange.answered(200, self.headers, end)
+
+    def _begin(self, answer: Answer) -> None:
+        """Take no changes of the answer any more."""
+        media_type = answer.begin_stream(raw=isinstance(self.format, MediaFormat))
+        if media_type is not None:
+            self.headers = [(CONTENT_TYPE, media_type), *self.headers[1:]]
 
     def fail(self, error: BaseException) -> None:
         """End the answer with what the API raised."""
@@ -221,6 +241,9 @@ class BodySink(ExchangeSink):
             self._failed(error)
             return
         said, node = self._note(error), self.exchange.node
+        if isinstance(self.format, MediaFormat):
+            self.exchange.lost(CUT, unread=False)
+            return
         last = problem.in_stream(
             said,
             self.format,

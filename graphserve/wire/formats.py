@@ -205,6 +205,11 @@ class StreamFormat(enum.Enum):
     NDJSON = b"application/x-ndjson"
     EVENTS = b"text/event-stream"
 
+    @property
+    def content_type(self) -> bytes:
+        """Return the Content-Type of such a stream."""
+        return self.value
+
     def item(self, payload: bytes, number: int = 0) -> bytes:
         """Write an item: msgpack for frames, JSON else.
 
@@ -250,6 +255,9 @@ def last_event(arguments: Mapping[str, object]) -> int:
         return last
     return 0
 
+
+# A stream in a media type of its own has its pieces, one after the other, and nothing around them.
+AnyStreamFormat = StreamFormat | MediaFormat
 
 # What a caller asks for that has no annotations: the service holds the items to its own.
 CHECKED_FRAMES = StreamFormat.FRAMES.value + b";checked=1"

@@ -123,6 +123,8 @@ class Signature:
         body: the parameter that is the whole body of a request at the port, if there is one.
         methods: by which the port takes it.
         media: what the result is sent as, if its annotation says so.
+        input_media: what the body of `input_stream` may be, if its annotation says so.
+        blocking_input: whether `input_stream` is an `Iterator`, which a method in a thread reads.
     """
 
     where: str
@@ -138,13 +140,18 @@ class Signature:
     body: str | None = None
     methods: tuple[str, ...] = ("POST",)
     media: Media | None = None
+    input_media: Media | None = None
+    blocking_input: bool = False
 
     @property
-    def raw_media(self) -> Media | None:
-        """What a raw body may be, if its parameter says so."""
+    def raw_media(self) -> tuple[str, Media] | None:
+        """The parameter that a raw body is for, and what that may be, if it says so."""
+        if self.input_stream is not None:
+            return None if self.input_media is None else (self.input_stream, self.input_media)
         if not self.raw_body:
             return None
-        return next((p.media for p in self.parameters if p.name in self.files), None)
+        found = [(p.name, p.media) for p in self.parameters if p.name in self.files and p.media]
+        return found[0] if found else None
 
     @property
     def only_raw_body(self) -> bool:
@@ -204,18 +211,36 @@ class _Reader:
         annotated = self._types()
         result, sent_as = self._take_media("its result", annotated.pop("return"))
         stream, item = self._stream(result)
+        if stream and self._take_media("its result", item)[1] is not None:
+            self._refuse(
+                "its result: write Media(…) around the iterator: Annotated[AsyncIterator[bytes],"
+                " Media(…)]"
+            )
         declared = list(inspect.signature(self.function).parameters.values())[self.own :]
-        chunks = [
-            p.name for p in declared if type_hints.origin_of(annotated[p.name]) in _ASYNC_STREAMS
-        ]
-        for name in chunks:
-            self._check_chunks(name, annotated[name], chunks)
+        is_async = (
+            inspect.iscoroutinefunction(self.function)
+            or inspect.isasyncgenfunction(self.function)
+            or (stream and type_hints.origin_of(result) in _ASYNC_STREAMS)
+        )
+        chunks = []
+        input_media = None
+        blocking_input = False
+        for p in declared:
+            hint = type_hints.unwrap(annotated[p.name])[0]
+            origin = type_hints.origin_of(hint) or hint
+            if origin in _ASYNC_STREAMS or origin in _STREAMS:
+                hint, input_media = self._take_media(f"parameter {p.name!r}", annotated[p.name])
+                blocking_input = origin in _STREAMS
+                chunks.append(p.name)
+                self._check_chunks(p.name, type_hints.unwrap(hint)[0], chunks, is_async)
+                if input_media is not None:
+                    self._check_taken(p.name, input_media, bytes)
         parameters = tuple(
             self._parameter(p, annotated[p.name]) for p in declared if p.name not in chunks
         )
         self._check("its result", item if stream else result)
         if sent_as is not None:
-            self._check_sent(sent_as, result, stream)
+            self._check_sent(sent_as, item if stream else result, stream)
         if self.batched:
             self._check_batched(parameters, result)
         body = self._body(parameters, chunks)
@@ -234,9 +259,7 @@ class _Reader:
             result=result,
             item=item,
             stream=stream,
-            is_async=inspect.iscoroutinefunction(self.function)
-            or inspect.isasyncgenfunction(self.function)
-            or (stream and type_hints.origin_of(result) in _ASYNC_STREAMS),
+            is_async=is_async,
             raw_body=len(sent_as_files) == 1 and files.is_file(sent_as_files[0].type),
             input_stream=chunks[0] if chunks else None,
             files=frozenset(p.name for p in sent_as_files),
@@ -244,6 +267,8 @@ class _Reader:
             body=body,
             methods=self.methods,
             media=sent_as,
+            input_media=input_media,
+            blocking_input=blocking_input,
         )
 
     def _take_media(self, what: str, hint: Hint) -> tuple[Hint, Media | None]:
@@ -261,15 +286,16 @@ class _Reader:
     def _check_sent(self, media: Media, result: Hint, stream: bool) -> None:
         """Check what the `Media` of the result says."""
         what = f"its result: {media}"
-        if stream:
-            self._refuse(
-                f"{what}: a stream is sent as what the client accepts, NDJSON or Server-Sent Events"
-            )
         if media.max_size is not None:
             self._refuse(f"{what}: max_size is for a parameter")
         if len(media.media_types) != 1 or "*" in media.media_types[0]:
             self._refuse(f"{what}: a result is sent as one media type, as 'image/png'")
         kind = files.kind_sent(result, media)
+        if stream and files.kind_streamed(result, media) is None:
+            self._refuse(
+                f"{what}: a stream of {type_hints.name_of(result)} is sent as what the client"
+                " accepts, NDJSON or Server-Sent Events; one of bytes or str is sent as other types"
+            )
         if kind is not None and (fault := kind.fault(media.media_types[0], media.options)):
             self._refuse(f"{what}: {fault}")
         if kind is None and (media.options or not is_json(media.media_types[0])):
@@ -415,11 +441,17 @@ class _Reader:
             )
         return Parameter(parameter.name, hint, False, parameter.default, media)
 
-    def _check_chunks(self, name: str, hint: Hint, chunks: list[str]) -> None:
+    def _check_chunks(self, name: str, hint: Hint, chunks: list[str], is_async: bool) -> None:
         if typing.get_args(hint) != (bytes,):
+            which = "" if is_async else " (or Iterator[bytes], in a plain def)"
             self._refuse(
-                f"parameter {name!r}: a streamed body is AsyncIterator[bytes], not"
+                f"parameter {name!r}: a streamed body is AsyncIterator[bytes]{which}, not"
                 f" {type_hints.name_of(hint)}"
+            )
+        if is_async and type_hints.origin_of(hint) in _STREAMS:
+            self._refuse(
+                f"parameter {name!r}: an asynchronous method would wait for it on the event loop:"
+                " write AsyncIterator[bytes]"
             )
         if len(chunks) > 1:
             self._refuse(f"parameters {' and '.join(chunks)}: a request has one body to stream")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import httpx
 
+import graphserve
 from graphserve import Media, api, depends, service
 
 
@@ -33,6 +34,41 @@ class Store:
 @service
 class Sorted:
     """Says what its files may be, and what they are sent as."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.open = 0
+
+    @api
+    async def endless(self) -> AsyncIterator[bytes]:
+        self.open += 1
+        try:
+            while True:
+                self.made += 1
+                yield bytes(65536)
+        finally:
+            self.open -= 1
+
+    @api
+    async def state(self) -> list[int]:
+        return [self.made, self.open]
+
+    @api
+    async def echo(
+        self, body: Annotated[AsyncIterator[bytes], Media("audio/*", max_size="1MB")]
+    ) -> Annotated[AsyncIterator[bytes], Media("audio/wav")]:
+        async for piece in body:
+            yield piece
+            yield b""
+
+    @api
+    def count(self, body: Iterator[bytes], most: int = 10**9) -> int:
+        size = 0
+        for piece in body:
+            size += len(piece)
+            if size > most:
+                break
+        return size
 
     @api
     def wav(
@@ -127,3 +163,37 @@ class Files:
         self, near: str = ""
     ) -> Annotated[dict[str, str], Media("application/geo+json")]:
         return await self.sorted.places(near)
+
+    @api
+    async def endless(self) -> AsyncIterator[bytes]:
+        async for piece in self.sorted.endless():
+            yield piece
+
+    @api
+    async def state(self) -> list[int]:
+        return await self.sorted.state()
+
+    @api
+    async def echo(
+        self, body: Annotated[AsyncIterator[bytes], Media("audio/*", max_size="1MB")]
+    ) -> Annotated[AsyncIterator[bytes], Media("audio/wav")]:
+        async for piece in self.sorted.echo(body):
+            yield piece
+
+    @api
+    def count(self, body: Iterator[bytes], most: int = 10**9) -> int:
+        return self.sorted.count(body, most).result()
+
+    @api
+    def rows(self, count: int = 2, wrong: int = -1) -> Annotated[Iterator[str], Media("text/csv")]:
+        graphserve.request().answer.headers["x-rows"] = str(count)
+        for number in range(count):
+            if number == wrong:
+                raise ValueError("this row is broken")
+            yield f"{number},ü\n"
+
+    @api
+    async def of_a_type(self, media_type: str) -> AsyncIterator[bytes]:
+        graphserve.request().answer.media_type = media_type
+        yield b"a"
+        yield b"b"

@@ -5,7 +5,7 @@ worker, over a hop, in `local()`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -164,6 +164,51 @@ def test_media_say_what_is_taken_and_sent(client: httpx.Client) -> None:
     assert client.post("/wav", json={"audio": "A" * 1332}).status_code == 200
 
 
+def test_bytes_are_streamed_as_they_are(client: httpx.Client) -> None:
+    wav = {"content-type": "audio/x-wav"}
+    pieces = [SMALL * 3, b"", b"b"]
+    answer = client.post("/echo", content=iter(pieces), headers=wav)
+    assert (answer.content, answer.headers["content-type"]) == (b"".join(pieces), "audio/wav")
+    assert answer.headers["transfer-encoding"] == "chunked"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    octets = client.post("/echo", content=b"a", headers=wav | OCTETS)
+    assert (octets.text, octets.headers["content-type"]) == ("a", "application/octet-stream")
+    lines = client.post("/echo", content=b"a", headers=wav | {"accept": "application/x-ndjson"})
+    assert lines.text == '"YQ=="\n""\n'
+    events = client.post("/echo", content=b"a", headers=wav | {"accept": "text/event-stream"})
+    assert events.text.startswith('id: 1\ndata: "YQ=="\n\nid: 2\ndata: ""\n\n')
+    rows = client.post("/rows", json={})
+    assert rows.text == "0,ü\n1,ü\n" and rows.headers["x-rows"] == "2"
+    assert rows.headers["content-type"] == "text/csv; charset=utf-8"
+    assert client.post("/rows", json={"count": 0}).content == b""
+    assert client.post("/rows", json={"wrong": 0}).status_code == 500
+    with pytest.raises(httpx.RemoteProtocolError):  # there is no place for an error: it is cut
+        client.post("/rows", json={"wrong": 1})
+    said = client.post("/of_a_type", json={"media_type": "text/x-said"})
+    assert (said.text, said.headers["content-type"]) == ("ab", "text/x-said")
+
+
+def test_what_is_streamed_in_is_held_to_its_media(client: httpx.Client) -> None:
+    wav = {"content-type": "audio/x-wav"}
+    assert client.post("/echo", content=b"a", headers={"content-type": "a/b"}).status_code == 415
+    large = client.post("/echo", content=bytes(10**6 + 1), headers=wav)
+    assert (large.status_code, large.json()["errors"][0]["loc"]) == (413, ["body"])
+    assert client.post("/count", content=iter([SMALL] * 50), headers=RAW).json() == 50 * 256
+    part = client.post("/count", content=LARGE, headers=RAW, params={"most": 1000})
+    assert 1000 < part.json() < len(LARGE)  # the rest was not read
+
+
+def test_a_slow_reader_holds_the_producer_and_who_leaves_ends_it(graph: Served) -> None:
+    with graph.client() as client, graph.client() as other:
+        with client.stream("POST", "/endless", json={}) as answer:
+            assert answer.headers["content-type"] == "application/octet-stream"
+            for _ in range(30):
+                made, still_open = other.post("/state", json={}).json()
+            assert made < 1000 and still_open == 1
+        client.close()
+        eventually(lambda: other.post("/state", json={}).json()[1] == 0)
+
+
 def test_where_forms_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "is_installed", lambda: False)
     signature = Signature.of(Files, "twice")
@@ -172,6 +217,11 @@ def test_where_forms_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
         decoding.read_arguments(
             api, b"", b"", Format.RAW, None, None, b"multipart/form-data; boundary=x"
         )
+
+
+async def pieces() -> AsyncIterator[bytes]:
+    yield b"a"
+    yield b"b"
 
 
 HTTP = [True, "application/octet-stream", [256, 3], 400]
@@ -187,6 +237,9 @@ async def test_files_in_one_process() -> None:
         assert await files.twice(SMALL) == SMALL * 2
         assert await files.describe(SMALL, tags=["5"]) == [256, 1, "", ["5"], False]
         assert await files.by_http(SMALL) == HTTP
+        assert [piece async for piece in files.echo(pieces())] == [b"a", b"", b"b", b""]
+        assert await files.count(iter([b"a", b"bc"])) == 3
+        assert [row async for row in files.rows(1)] == ["0,ü\n"]
         assert await files.wav(SMALL * 8) == SMALL * 8  # (of clients, not of services)
         assert await files.pages([SMALL], "a") == "<h1>a</h1>1"
         assert await files.places("b") == {"type": "b"}

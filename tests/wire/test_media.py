@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -13,8 +14,8 @@ from graphserve.declare.declaration import ApiDeclaration
 from graphserve.declare.service import api
 from graphserve.errors import DeclarationError
 from graphserve.wire.codec import ResultCodec
-from graphserve.wire.formats import Format, MediaFormat
-from graphserve.wire.media.answers import accepts_of
+from graphserve.wire.formats import Format, MediaFormat, StreamFormat
+from graphserve.wire.media.answers import accepts_of, streams_of
 from graphserve.wire.openapi.document import document
 from graphserve.wire.signature import Signature
 
@@ -60,6 +61,9 @@ class Page:
         (Annotated[str, Media("text/plain")], bytes, {}, "takes no file"),
         (Annotated[bytes, Media("a/b")], bytes, {"method": "GET"}, "takes no file"),
         (Annotated[Image.Image, Media("audio/wav")], bytes, {}, "takes image/*"),
+        (bytes, Annotated[Iterator[int], Media("text/csv")], {}, "a stream of int"),
+        (bytes, Annotated[Iterator[Image.Image], Media("image/png")], {}, "a stream of PIL"),
+        (bytes, Iterator[Annotated[bytes, Media("image/png")]], {}, "around the iterator"),
         (Page, bytes, {}, "says nothing inside a class"),
     ],
 )  # fmt: skip
@@ -120,6 +124,25 @@ def test_it_leaves_the_type_as_it_was() -> None:
 )  # fmt: skip
 def test_what_an_accept_gets(hint: Any, media: Media | None, accept: bytes, expected: str) -> None:
     assert accepts_of(hint, media)(accept).content_type.decode() == expected
+
+
+@pytest.mark.parametrize(
+    ("media", "accept", "expected"),
+    [
+        (None, None, "application/octet-stream"),
+        (None, b"*/*", "application/octet-stream"),
+        (None, b"application/x-ndjson", "application/x-ndjson"),
+        (None, b"application/json", "application/x-ndjson"),
+        (None, b"text/event-stream", "text/event-stream"),
+        (None, b"text/event-stream, */*", "text/event-stream"),
+        (Media("audio/wav"), b"audio/*", "audio/wav"),
+        (Media("audio/wav"), b"text/event-stream;q=0.5, audio/wav", "audio/wav"),
+        (Media("audio/wav"), StreamFormat.FRAMES.value, StreamFormat.FRAMES.value.decode()),
+    ],
+)
+def test_what_an_accept_gets_of_a_stream(media: Media | None, accept: bytes, expected: str) -> None:
+    assert streams_of(bytes, media)(accept).content_type.decode() == expected
+    assert streams_of(int)(accept) in StreamFormat
 
 
 def test_options_decide_how_it_is_written() -> None:

@@ -52,6 +52,14 @@ def kind_sent(hint: Hint, media: Media | None) -> MediaKind | None:
     return kind_of(hint)
 
 
+def kind_streamed(item: Hint, media: Media | None) -> MediaKind | None:
+    """Return the kind that the pieces of a stream are of, if they are sent one after the other with
+    nothing around them: bytes are, and text with a `Media`.
+    """
+    kind = kind_sent(item, media)
+    return kind if kind is TEXT or kind is KINDS["bytes"] else None
+
+
 def overlap(one: str, other: str) -> bool:
     """Return whether a file can be of both media types, or ranges of them; whatever is of a type of
     its own is `application/octet-stream` too.

@@ -16,7 +16,7 @@ from graphserve.declare.routes import BODILESS
 from graphserve.system import own_json
 from graphserve.wire.extensions import json_hook
 from graphserve.wire.formats import PROBLEM, Format, StreamFormat
-from graphserve.wire.media.files import is_file, kind_in, kind_sent
+from graphserve.wire.media.files import is_file, kind_in, kind_sent, kind_streamed
 from graphserve.wire.media.kinds import TEXT
 from graphserve.wire.openapi.schemas import COMPONENTS, Schemas
 from graphserve.wire.openapi.time_formats import Json
@@ -221,7 +221,10 @@ def _request(
     if signature.input_stream:
         # Any type is taken; generators of clients know only this one. No body is an empty one.
         file = {"schema": _file(_RAW)}
-        body: Json = {"required": False, "content": {_RAW: file, "*/*": file}}
+        taken = {_RAW: file, "*/*": file}
+        if (media := signature.input_media) is not None and media.media_types:
+            taken = {each: {"schema": _file(each)} for each in media.media_types}
+        body: Json = {"required": False, "content": taken}
         return {"requestBody": body, **in_url_said}
     in_body = [p for p in signature.parameters if not _is_in_url(p.name, signature, method)]
     if signature.body is not None:
@@ -334,7 +337,12 @@ def _property(parameter: Parameter, described: dict[str, str], schemas: Schemas)
 def _result(signature: Signature, schemas: Schemas) -> Json:
     schema = schemas.of(signature.item if signature.stream else signature.result, output=True)
     if signature.stream:
-        return {_NDJSON: {"schema": _lines(schema)}, _EVENTS: {"schema": _events(schema)}}
+        lines = {_NDJSON: {"schema": _lines(schema)}, _EVENTS: {"schema": _events(schema)}}
+        pieces = kind_streamed(signature.item, signature.media)
+        if pieces is None:
+            return lines
+        said = signature.media.media_types if signature.media is not None else ()
+        return {each: {"schema": _file(each)} for each in (*said, *pieces.offers)} | lines
     content: Json = {_JSON: {"schema": schema}, _MSGPACK: {"schema": schema}}
     kind = kind_sent(signature.result, signature.media)
     sent_as = signature.media.media_types if signature.media is not None else ()

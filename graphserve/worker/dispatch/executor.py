@@ -28,7 +28,8 @@ from graphserve.loop.eager import Eager
 from graphserve.loop.timers import Timer, set_timer
 from graphserve.system.worker_pages import DEADLINE, EXECUTING
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, accept_format
-from graphserve.wire.media.answers import Accepts, accepts_of
+from graphserve.wire.formats import stream_format
+from graphserve.wire.media.answers import Accepts, Streams, accepts_of, streams_of
 from graphserve.wire.media.bodies import BodyReader
 from graphserve.wire.media.files import is_slow
 from graphserve.wire.signature import Signature
@@ -77,6 +78,7 @@ class BoundApi:
     # What is neither JSON nor msgpack; a process that only passes calls on knows no types.
     bodies: BodyReader
     accepts: Accepts = accept_format
+    streams: Streams = stream_format
     # whether a client's arguments are read in a thread, however few bytes they have, and whether
     # the result is written in one
     reads_slowly: bool = False
@@ -112,8 +114,9 @@ def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict
             None if api.stream else LatencyEstimate(),
             BodyReader(signature),
             accept_format if signature.stream else accepts_of(signature.result, signature.media),
+            streams_of(signature.item, signature.media) if signature.stream else stream_format,
             any(is_slow(parameter.type) for parameter in signature.parameters),
-            not signature.stream and is_slow(signature.result),
+            is_slow(signature.item if signature.stream else signature.result),
             index,
         )
     return bound

@@ -353,6 +353,8 @@ class AnswerableRequest:
         if self.routed is not None and self.routed.head:
             data = data[: data.find(_BODY) + len(_BODY)]
         connection.transport.write(data)
+        if self.body_stream is not None and not self._whole:
+            self.body_stream.fail()  # a thread may wait for more of it
         if connection.listener.access_log:
             self.log(status)
         if not self.keep_alive and close:

@@ -79,7 +79,16 @@ class RequestHeaders:
         RequestRefused: one of them is a number that cannot be read.
     """
 
-    __slots__ = ("accept", "coding", "content_type", "expects", "length", "timeout", "untyped")
+    __slots__ = (
+        "accept",
+        "coding",
+        "content_type",
+        "expects",
+        "length",
+        "of_service",
+        "timeout",
+        "untyped",
+    )
 
     def __init__(
         self, headers: list[tuple[bytes, bytes]], context: CallContext, trust: Trust
@@ -90,6 +99,7 @@ class RequestHeaders:
         self.coding = b""
         self.length = 0
         self.expects = False
+        self.of_service = trust.values
         parents = states = baggage = None
         for name, value in headers:
             if name not in _TOLD:
@@ -178,12 +188,18 @@ class RequestHeaders:
         by_url = routed is not None and routed.by_url
         if query and not streams and not by_url and (is_form_taken or not (is_raw and as_it_is)):
             return _stray_query(api, query)
-        if streams or is_form_taken:
+        if is_form_taken:
             return None
-        if is_raw and (media := api.signature.raw_media) is not None:
-            (name,) = api.signature.files
-            kind = media_type(self.content_type or b"")
-            return untaken(api.signature.where, name, media, kind, self.length)
+        if (
+            (streams or is_raw)
+            and not self.of_service  # (`Media` is for clients)
+            and (raw := api.signature.raw_media) is not None
+        ):
+            # (no body is an empty one, of any type)
+            kind = media_type(self.content_type) if self.content_type else None
+            return untaken(api.signature.where, *raw, kind, self.length)
+        if streams:
+            return None
         if format is None or (is_raw and not as_it_is):
             return HttpProblem(415, _wrong_type(api, self.content_type or b""))
         return None

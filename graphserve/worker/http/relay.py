@@ -21,7 +21,7 @@ from graphserve.graph.plan import NodePlan
 from graphserve.loop.reply import Reply
 from graphserve.wire import formats
 from graphserve.wire.formats import AnswerFormat, Format, MediaFormat
-from graphserve.wire.headers import ANSWER, CHUNKED, CLOSE, HEAD
+from graphserve.wire.headers import ANSWER, CHUNKED, CLOSE, CONTENT_TYPE, HEAD
 from graphserve.wire.trust import RELAYED
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.http.response import StreamedRequest
@@ -110,7 +110,7 @@ class Relay:
         end = trail(context, context.deadline_ns, body)
         if api.plan.input_stream is not None:
             target = api.plan.route.encode() + b"?" + request.query
-            kind = Format.RAW.value
+            kind = request.media_type or Format.RAW.value
             end = CHUNKED + b"%s\r\n" % travels(context, context.deadline_ns)
         line = b"POST %s HTTP/1.1\r\nhost: %s\r\n" % (target, self.node.name.encode())
         formats = b"content-type: %s\r\naccept: %s\r\n" % (kind, accept)
@@ -139,13 +139,15 @@ class RelaySink:
         self.request = request
         self._transport = request.transport
         self._flow = request.flow
-        self.format = formats.stream_format(request.accepts)
+        self._content_type = formats.stream_format(request.accepts).value
         self.begun = False
         self._fields: Fields = ()
 
     def take_head(self, headers: Fields) -> None:
         """Take the headers that user code has set where the stream is made."""
-        packed = dict(headers).get(ANSWER)
+        said = dict(headers)
+        self._content_type = said.get(CONTENT_TYPE, self._content_type)
+        packed = said.get(ANSWER)
         if packed is not None:
             from graphserve.call.answer import RelayedAnswer
 
@@ -181,7 +183,7 @@ class RelaySink:
             return b""
         self.begun = True
         return self.request.responder.stream_head(
-            self.format.value,
+            self._content_type,
             self.request.context.request_id,
             self.request.keep_alive,
             not self.request.http_1_0,

@@ -21,7 +21,6 @@ from graphserve.wire.formats import (
     StreamFormat,
     is_form,
     last_event,
-    stream_format,
 )
 from graphserve.wire.headers import LONGEST_TRAVELLER
 from graphserve.wire.media.bodies import untaken
@@ -204,11 +203,18 @@ class HttpRequest(AnswerableRequest):
         self._problem = head.problem(self._api, self._format, self._limit, query, routed)
         if self._format is _RAW and body_stream is None and self._problem is None:
             self.media_type = head.content_type or b""
-            media = self._api.signature.raw_media
-            if media is not None and media.max_size is not None and not is_form(self.media_type):
-                self._limit = min(self._limit, media.max_size)
             bodies = self._api.bodies
             self._is_composed = bodies is None or not bodies.is_plain(self.media_type, query)
+        if body_stream is not None:
+            self.media_type = head.content_type or b""
+        if (
+            (self._format is _RAW or body_stream is not None)
+            and not self.trust.values
+            and (raw := self._api.signature.raw_media) is not None
+        ):
+            most = raw[1].max_size
+            if most is not None and not is_form(head.content_type):
+                self._limit = min(self._limit, most)
         forwarded = self.connection.listener.forward_headers
         if forwarded and not self.trust.values and context.head is not None:
             self._forward(context.head.unpack(), forwarded)
@@ -253,10 +259,9 @@ class HttpRequest(AnswerableRequest):
         if self._limit == self.connection.listener.max_body_size:
             return too_large(self._limit)
         signature = self._api.signature
-        media = signature.raw_media
-        (name,) = signature.files
-        assert media is not None
-        return untaken(signature.where, name, media, None, self.length) or too_large(self._limit)
+        assert signature.raw_media is not None
+        told = untaken(signature.where, *signature.raw_media, None, self.length)
+        return told or too_large(self._limit)
 
     def message_complete(self) -> None:
         """Go on, since the whole request is here."""
@@ -342,7 +347,7 @@ class HttpRequest(AnswerableRequest):
     def _start(self, arguments: dict[str, object]) -> None:
         listener, api = self.connection.listener, self._api
         if api.signature.stream:
-            format = stream_format(self.accepts)
+            format = api.streams(self.accepts)
             if self.routed is not None and self.routed.head:
                 HttpSink(self, api, format).end()  # what it would stream is not made
                 self._on_freed()

@@ -15,7 +15,13 @@ from graphserve.call.request_head import Fields
 from graphserve.errors import CallError, DeadlineExceeded, InvalidArguments, Problem, Unavailable
 from graphserve.logs.exception_text import described
 from graphserve.wire import formats, problem
-from graphserve.wire.formats import AnswerFormat, Format, StreamFormat
+from graphserve.wire.formats import (
+    AnswerFormat,
+    AnyStreamFormat,
+    Format,
+    MediaFormat,
+    StreamFormat,
+)
 from graphserve.wire.headers import (
     ANSWER,
     CACHE_CONTROL,
@@ -43,11 +49,13 @@ _STATUS = {code: b"HTTP/1.1 %d %s\r\n" % (code, phrase(code).encode()) for code 
 _TYPES: dict[AnswerFormat, bytes] = {
     format: b"%s: %s\r\n" % (CONTENT_TYPE, format.content_type) for format in Format
 }
+_NO_SNIFFING = b"x-content-type-options: nosniff\r\n"
 # A client chose what is in it, perhaps: no browser is to take it for a page.
-_MEDIA_LINES = CONTENT_TYPE + b": %s\r\nx-content-type-options: nosniff\r\n"
+_MEDIA_LINES = CONTENT_TYPE + b": %s\r\n" + _NO_SNIFFING
 _LENGTH_LINE = CONTENT_LENGTH + b": %d\r\n"
 _REQUEST_ID_LINE = REQUEST_ID + b": %s\r\n"
 _STREAM = STATUS_OK + CONTENT_TYPE + b": "
+_STREAM_TYPES = frozenset(format.value for format in StreamFormat)
 _END = b"\r\n"
 RESET_CONTENT = 205  # has a length, 0, where the other statuses without a body have none
 _CLOSE_END = CLOSE + b"\r\n"
@@ -164,6 +172,8 @@ class Responder:
         lines = [b"\r\n", *(b"%s: %s\r\n" % field for field in fields)]
         if not any(name == CACHE_CONTROL for name, _ in fields):
             lines.append(b"cache-control: no-store\r\n")
+        if content_type not in _STREAM_TYPES:
+            lines.append(_NO_SNIFFING)
         ending = self._ending(name for name, _ in fields)
         return b"".join((
             _STREAM, content_type, *lines,
@@ -286,8 +296,8 @@ class StreamedRequest(Protocol):
 
 
 class HttpSink:
-    """Writes the answer to one request as a stream: frames between nodes, NDJSON or Server-Sent
-    Events outside.
+    """Writes the answer to one request as a stream: frames between nodes; NDJSON, Server-Sent
+    Events or the bytes themselves outside.
 
     Its head is sent with the first item, so an early failure has its own status.
 
@@ -297,13 +307,16 @@ class HttpSink:
         format: how the items are written.
     """
 
-    def __init__(self, request: StreamedRequest, api: BoundApi, format: StreamFormat) -> None:
+    def __init__(self, request: StreamedRequest, api: BoundApi, format: AnyStreamFormat) -> None:
         self.request = request
         self._transport = request.transport
         self._flow = request.flow
         self.api = api
         self.format = format
-        self.items = formats.item_format(request.accepts)
+        self._content_type = format.content_type
+        self.items = (
+            format if isinstance(format, MediaFormat) else formats.item_format(request.accepts)
+        )
         self.begun = False
         # HTTP/1.0 knows no chunks: there the end of the connection ends the stream
         self.chunked = not request.http_1_0
@@ -311,13 +324,18 @@ class HttpSink:
     def encode(self, item: object) -> bytes:
         """Return an item in the format of the stream."""
         if not self.begun and self._said is not None:
-            self._said.begin_stream()
+            self._begin(self._said)
         if self.format is _FRAMES:
             return formats.pack(formats.ITEM, self.request.encoded(item, self.items))
         return self._item(self.api.result.encode(item, self.items))
 
     def _item(self, payload: bytes) -> bytes:
-        return self.format.item(payload)
+        return payload if isinstance(self.format, MediaFormat) else self.format.item(payload)
+
+    @property
+    def slow(self) -> bool:
+        """Return whether writing an item takes so long that a thread does it."""
+        return self.api.writes_slowly and self.format is not _FRAMES
 
     @property
     def _said(self) -> Answer | None:
@@ -328,7 +346,7 @@ class HttpSink:
 
     def write(self, data: bytes) -> None:
         """Write an item; the first one begins the answer."""
-        if self.request.lost:
+        if self.request.lost or not data:  # (an empty chunk would be the last one)
             return
         body = self._chunk(data)
         self._transport.write(body if self.begun else self._head() + body)
@@ -347,11 +365,11 @@ class HttpSink:
         """End the stream: there are no more items."""
         if not self.begun and self._said is not None:
             try:
-                self._said.begin_stream()
+                self._begin(self._said)
             except RuntimeError as exc:
                 self.request.fail(exc)
                 return
-        end = self.format.end()
+        end = b"" if isinstance(self.format, MediaFormat) else self.format.end()
         last = self._chunk(end) if end else b""
         self.request.finish(
             200,
@@ -368,20 +386,29 @@ class HttpSink:
         request_id = request.context.request_id.decode("latin-1")
         said = responder.note(error, request.context, self.api.plan.name)
         trust = request.trust
-        last = problem.in_stream(
-            said,
-            self.format,
-            node=responder.node,
-            request_id=request_id,
-            with_details=responder.tells(trust),
-            internal=trust.values,
-        )
+        if isinstance(self.format, MediaFormat):
+            last = b""
+        else:
+            last = problem.in_stream(
+                said,
+                self.format,
+                node=responder.node,
+                request_id=request_id,
+                with_details=responder.tells(trust),
+                internal=trust.values,
+            )
         # NDJSON has no place for an error: the last line is the problem, and the missing end of the
-        # chunks says that the stream was cut.
-        whole = self.chunked and self.format is not _NDJSON
+        # chunks says that the stream was cut. Bytes have no place for a problem either.
+        whole = bool(last) and self.chunked and self.format is not _NDJSON
         if not whole:
             request.close_after_answer()
-        request.finish(200, self._chunk(last) + (b"0\r\n\r\n" if whole else b""))
+        end = self._chunk(last) if last else b""
+        request.finish(200, end + (b"0\r\n\r\n" if whole else b""))
+
+    def _begin(self, said: Answer) -> None:
+        """Take no changes of the answer any more."""
+        if (media_type := said.begin_stream(raw=isinstance(self.format, MediaFormat))) is not None:
+            self._content_type = media_type
 
     def _chunk(self, data: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data
@@ -395,8 +422,8 @@ class HttpSink:
         if (said := self._said) is not None:
             fields = said.fields()
             if self.request.trust is RELAYED:
-                fields = [(ANSWER, said.pack(self.format.value))]
-        return responder.stream_head(self.format.value, request_id, keep, self.chunked, fields)
+                fields = [(ANSWER, said.pack(self._content_type))]
+        return responder.stream_head(self._content_type, request_id, keep, self.chunked, fields)
 
 
 class EventSink(HttpSink):
@@ -421,7 +448,7 @@ class EventSink(HttpSink):
 
     def _item(self, payload: bytes) -> bytes:
         self._number += 1
-        return self.format.item(payload, self._number)
+        return StreamFormat.EVENTS.item(payload, self._number)
 
     def write(self, data: bytes) -> None:
         """Write an event; the first one begins the answer."""

@@ -38,6 +38,11 @@ class Sink(Protocol):
         """Send an item on its way; the first one begins the answer."""
 
     @property
+    def slow(self) -> bool:
+        """Return whether `encode` takes so long that a thread does it."""
+        ...
+
+    @property
     def blocked(self) -> bool:
         """Return whether the consumer is slow: no more items are to be made until `drained`."""
         ...
@@ -141,7 +146,13 @@ class StreamExecution:
                 sink = self._sink
                 if sink is None:
                     return
-                sink.write(sink.encode(item))
+                if sink.slow:
+                    encoded = await self._executor.loop.run_in_executor(
+                        self._executor.decoders, sink.encode, item
+                    )
+                    sink.write(encoded)
+                else:
+                    sink.write(sink.encode(item))
                 self._extend_deadline()
                 if sink.blocked:
                     await sink.drained()

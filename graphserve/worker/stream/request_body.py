@@ -110,6 +110,33 @@ class RequestBody:
             self._waiter.set_result(None)
 
 
+class BlockingBody:
+    """A body that is still coming, for a method in a thread: an `Iterator`.
+
+    Made on the loop that the chunks come by.
+
+    Args:
+        chunks: as they come.
+    """
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+        self._loop = asyncio.get_running_loop()
+
+    def __iter__(self) -> BlockingBody:
+        return self
+
+    def __next__(self) -> bytes:
+        # (a StopAsyncIteration would be an error of the task)
+        chunk = asyncio.run_coroutine_threadsafe(self._next(), self._loop).result()
+        if chunk is None:
+            raise StopIteration
+        return chunk
+
+    async def _next(self) -> bytes | None:
+        return await anext(self._chunks, None)
+
+
 def hold(chunks: list[bytes | bytearray] | deque[bytes | bytearray], chunk: bytes) -> None:
     """Add a chunk to those that wait; small ones are held as one, since each by itself takes many
     times its bytes.
@@ -142,5 +169,6 @@ def from_query(
         arguments = api.arguments.decode(as_object(query), Format.JSON)
     else:
         arguments = api.arguments.decode_beside_stream(query)
-    arguments[api.signature.input_stream] = stream
+    blocking = api.signature.blocking_input
+    arguments[api.signature.input_stream] = BlockingBody(stream) if blocking else stream
     return arguments
