@@ -18,7 +18,7 @@ READMES = [
     EXAMPLES / "hello/README.md",
     *(
         rarely(EXAMPLES / name / "README.md")
-        for name in ("diamond", "library", "ported", "speech", "tls")
+        for name in ("diamond", "library", "ported", "recommender", "speech", "tls")
     ),
 ]
 
@@ -27,6 +27,8 @@ READMES = [
 def test_an_example_does_what_its_readme_says(readme: Path, tmp_path: Path) -> None:
     if readme.parent.name == "tls" and shutil.which("openssl") is None:
         pytest.skip("needs the openssl command")
+    if readme.parent.name == "recommender":
+        pytest.importorskip("sklearn", reason="needs scikit-learn: pip install scikit-learn")
     page = Page(readme, tmp_path)
     try:
         page.run()
@@ -49,6 +51,7 @@ DRAWN = {
     "library/graph.svg": "pipeline.py:Pipeline",
     "ocr/../../docs/images/ocr.svg": "app.py:Gateway",
     "ocr/documents.svg": "documents.py:Documents",
+    "recommender/graph.svg": "app.py:Gateway",
     "speech/graph.svg": "app.py:Gateway",
 }
 
@@ -56,6 +59,8 @@ DRAWN = {
 @pytest.mark.slow
 @pytest.mark.parametrize("picture", DRAWN)
 def test_a_picture_shows_the_graph(picture: str) -> None:
+    if "recommender" in picture:
+        pytest.importorskip("sklearn", reason="needs scikit-learn: pip install scikit-learn")
     command = [sys.executable, "-m", "graphserve", "graph", DRAWN[picture], "--format", "svg"]
     folder = EXAMPLES / picture.partition("/")[0]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)

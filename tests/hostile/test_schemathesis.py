@@ -34,14 +34,23 @@ TARGETS = {
     "diamond": "app.py:Report",
     "library": "pipeline.py:Pipeline",
     "ocr": "app.py:Gateway",
+    "recommender": "app.py:Gateway",
     "speech": "app.py:Gateway",
     "tls": "app.py:Clock",
     **{f"ported/{name}": f"{name}.py:Gateway" for name in PORTED},
 }
 # what they say to bytes that are no file of their kind
-FILES = {"ocr": ["422"], "ported/pictures": ["422"], "speech": ["415"]}
+FILES = {
+    "ocr": ["422"],
+    "ported/pictures": ["422"],
+    "recommender": ["404", "422"],
+    "speech": ["415"],
+}
 # by the examples' own code, with no named status
-RAISED = {"diamond": {"/report": {404: "There is no such fruit."}}}
+RAISED = {
+    "diamond": {"/report": {404: "There is no such fruit."}},
+    "recommender": {"/people/{person}/films": {404: "There is no such person."}},
+}
 
 
 def test_every_example_is_here() -> None:
@@ -57,6 +66,8 @@ def folder(name: str) -> Path:
 @pytest.mark.timeout(int(MANY) * 12 + 120)
 @pytest.mark.parametrize("name", TARGETS)
 def test_an_example_does_what_its_document_says(name: str, tmp_path: Path) -> None:
+    if name == "recommender":
+        pytest.importorskip("sklearn", reason="needs scikit-learn: pip install scikit-learn")
     more: list[str] = []
     if name == "tls":
         authority = trustme.CA()
