@@ -51,6 +51,7 @@ from graphserve.wire.headers import (
     Headers,
     head_fault,
 )
+from graphserve.wire.reason_phrases import phrase
 from graphserve.wire.trust import MADE
 
 T = TypeVar("T")
@@ -618,7 +619,9 @@ def _response(
 ) -> httpx.Response:
     status, headers, body = answer
     stream = rest if body is None else httpx.ByteStream(body)
-    return httpx.Response(status, headers=headers, stream=stream)
+    # (what httpx's own transports say, beside `network_stream`: there is none of one's own)
+    extensions = {"http_version": b"HTTP/1.1", "reason_phrase": phrase(status).encode()}
+    return httpx.Response(status, headers=headers, stream=stream, extensions=extensions)
 
 
 def async_client(core: NodeTransport) -> httpx.AsyncClient:

@@ -14,6 +14,7 @@ import httpx
 
 import graphserve
 from graphserve import Batch, Problem, api, depends, service
+from tests.apps.httpx_behaviours import BEHAVIOURS
 
 URL = os.environ.get("BACK_URL", "http://127.0.0.1:1")
 PIECE = b"x" * 50_000
@@ -88,6 +89,26 @@ class Back:
     @api
     async def size(self, chunks: AsyncIterator[bytes]) -> int:
         return sum([len(chunk) async for chunk in chunks])
+
+    @api(method="GET")
+    async def seen(self, a: list[str] = [], b: str = "", q: str = "") -> dict[str, Any]:  # noqa: B006
+        request = graphserve.request()
+        return {"query": request.query, "headers": dict(request.headers)}
+
+    @api
+    async def raw(self, body: bytes) -> list[Any]:
+        headers = graphserve.request().headers
+        return [body.decode(), headers.get("content-type"), headers.get("content-length")]
+
+    @api
+    async def leads(self, status: int, location: str) -> None:
+        answer = graphserve.request().answer
+        answer.status = status
+        answer.headers["location"] = location
+
+    @api(method="GET")
+    async def loops(self) -> None:
+        await self.leads(307, "/loops")
 
     @api
     async def total(self, xs: list[int]) -> int:
@@ -170,7 +191,7 @@ HOSTILE: list[tuple[str, str, dict[str, str]]] = [
 TARGETS = [b"/note HTTP/1.1\r\nx: y", b"/no te", b"/note\r\n", b"", b"/n\xe4", b"/\0"]
 
 Scenario = Callable[[Any], Any]
-ASYNC: dict[str, Scenario] = {}
+ASYNC: dict[str, Scenario] = {**BEHAVIOURS}
 SYNC: dict[str, Scenario] = {}
 
 

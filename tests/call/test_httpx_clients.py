@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.apps import clients
+from tests.apps.httpx_behaviours import BEHAVIOURS
 from tests.call.test_three_ways import Ask, asking, in_this_process
 from tests.harness import APPS, served
 
@@ -77,6 +78,32 @@ def test_an_asynchronous_client(asks: dict[str, Ask], way: str, name: str) -> No
 @pytest.mark.parametrize("name", IN_THREADS)
 def test_a_plain_client(asks: dict[str, Ask], way: str, name: str) -> None:
     assert asks[way]("run_in_thread", name=name) == IN_THREADS[name]
+
+
+HTTPX: dict[str, Any] = {
+    "what_a_response_says": [
+        [200, "OK", "HTTP/1.1", True, False, "GET", "/livez", "utf-8", "application/json", True, True, True, True, [], None, ["http_version", "reason_phrase"]],
+        [422, "Unprocessable Content", "HTTP/1.1", False, True, "POST", "/total", "utf-8", "application/problem+json", True, True, True, True, [], None, ["http_version", "reason_phrase"]],
+        [404, "Not Found", "HTTP/1.1", False, True, "GET", "/nothing", "utf-8", "application/problem+json", True, True, True, True, [], None, ["http_version", "reason_phrase"]],
+    ],
+    "a_status_is_raised_when_asked": [418, "/answer"],
+    "a_stream_is_read_once": ["ResponseNotRead", False, False, "0\n1\n", 4, True, "StreamConsumed", True, "0\n1\n", "0\n1\n", ["0\n1\n"], "StreamClosed", ["0\n1\n", "2\n"]],
+    "client_and_request_are_merged": ["a=1&b=2+%26", {"x-own": "request", "x-more": "more", "cookie": "c=1", "accept": "*/*"}, True, "c=1; d=2"],
+    "bodies_say_what_they_are": [["bytes", "application/octet-stream", None], ["text", "application/octet-stream", None], ["", "application/octet-stream", None], 422, ["in pieces", "application/octet-stream", None], ["in pieces", "application/octet-stream", None], 415],
+    "redirects_are_followed_when_asked": [307, True, True, "POST", "/total", 200, "GET", [303], 307, "TooManyRedirects", "StreamConsumed"],
+    "auth_may_ask_again": ["200 q=1", "Basic dXNlcjpwYXNz", "/seen"],
+    "hooks_may_raise": ["HTTPStatusError", "nothing"],
+    "a_request_may_be_cancelled": ["TimeoutError", True],
+    "urls_are_joined": [[200, ""], [200, ""], [200, "a=b%20c&a=d"], [200, ""], [200, ""], [200, ""], [200, ""], [200, "a=%C3%A9"]],
+    "mistakes_are_raised_before_anything_is_sent": ["UnsupportedProtocol", "nothing", "TypeError", "RuntimeError", "AttributeError"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", BEHAVIOURS)
+def test_what_httpx_documents_holds(asks: dict[str, Ask], way: str, name: str) -> None:
+    """Elsewhere it is a client of httpx's own, over TCP: the others do as that one does."""
+    assert asks[way]("run", name=name) == HTTPX[name]
 
 
 def test_every_method_is_answered_alike(asks: dict[str, Ask]) -> None:
