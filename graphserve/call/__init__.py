@@ -8,8 +8,8 @@ The way of one typed call:
                       (`streams`: of items); `misuse` says what to write where the await is missing
     request           the bytes of a request: what is known once, and what travels with every call
                       (`context`)
-    exchange          one call on its way: deadline, retries, cancellation, what it uploads; it ends
-                      with an answer or an error
+    exchange          one call on its way: deadline, retries, cancellation; it ends with an answer
+                      or an error (`upload`: what it sends in pieces; `pieces`: what comes so)
     lanes/            how it gets there: one connection a call, kept-alive ones, or httpx to a URL
     connection        one socket, and the parser of its answers
     httpx_transport   the same core under injected httpx clients

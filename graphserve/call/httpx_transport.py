@@ -24,15 +24,14 @@ from graphserve.call.connection import CUT, Connection
 from graphserve.call.context import CallContext, current, earliest, shortest
 from graphserve.call.exchange import (
     ANY_RUNS,
-    Exchange,
     Lane,
     NotSent,
-    ThreadUpload,
-    Upload,
 )
 from graphserve.call.lanes.url import carrying
+from graphserve.call.pieces import PiecewiseExchange, wake
 from graphserve.call.remote import error_of
 from graphserve.call.request import with_travellers
+from graphserve.call.upload import ThreadUpload, Upload
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavailable
 from graphserve.loop.loop_thread import LoopThread
 from graphserve.loop.reply import Reply
@@ -67,7 +66,7 @@ class NotConnected(DeadlineExceeded):
     """Raised when no worker took the request within httpx's `connect` timeout."""
 
 
-class HttpExchange(Exchange[bytes]):
+class HttpExchange(PiecewiseExchange[bytes]):
     """One request of an httpx client, whose answer is the bytes of a response.
 
     The body of a 200 comes in pieces, as they are made.
@@ -80,20 +79,12 @@ class HttpExchange(Exchange[bytes]):
     __slots__ = (
         "bodiless",
         "connecting",
-        "error",
         "feeding",
         "headers",
-        "last",
         "latest",
-        "paused",
-        "piece_timeout",
-        "piece_waiter",
         "pieces",
-        "room_waiter",
-        "size",
         "write_timeout",
     )
-    streams = True
     trust = MADE
 
     def __init__(
@@ -110,26 +101,18 @@ class HttpExchange(Exchange[bytes]):
         bodiless: bool,
         write_timeout: float | None,
     ) -> None:
-        super().__init__(loop, lane, node, request, deadline_ns, slack, runs, _raw, upload)
+        left = None if deadline_ns is None else (deadline_ns - time.monotonic_ns()) / 1e9
+        super().__init__(
+            loop, lane, node, request, deadline_ns, slack, runs, _raw, upload, piece_timeout=left
+        )
         self.bodiless = bodiless
         self.write_timeout = write_timeout
-        self.piece_timeout = (
-            None if deadline_ns is None else (deadline_ns - time.monotonic_ns()) / 1e9
-        )
         self.connecting: asyncio.TimerHandle | None = None
         self.feeding: asyncio.Task[None] | None = None
         # what has come of the answer
         self.headers: Headers | None = None  # once it has begun
         self.pieces: deque[bytes] = deque()
         self.latest = b""
-        self.size = 0
-        self.last = 0.0
-        self.paused = False
-        self.error: BaseException | None = None
-        # who waits
-        self.piece_waiter: asyncio.Future[None] | None = None  # a reader that waits for a piece
-        # a producer in this process that waits for room
-        self.room_waiter: asyncio.Future[None] | None = None
 
     def watch(self, connect: float | None) -> None:
         """Give it up if no worker has taken it within so many seconds; after `start`."""
@@ -144,11 +127,9 @@ class HttpExchange(Exchange[bytes]):
     def head(self, headers: Headers) -> None:
         """Begin the answer; from here on it cannot be sent again."""
         self.headers = list(headers)
-        self._came()
-        if self.timer is not None:
-            self.timer.cancel()
-            assert self.piece_timeout is not None
-            self.timer = self.loop.call_later(self.piece_timeout + self.slack, self._check)
+        super().head(headers)
+        if self.connecting is not None:
+            self.connecting.cancel()
         # Mostly the rest is in what is being read just now: then it is one answer, and not one that
         # comes in pieces.
         self.loop.call_soon(self._open)
@@ -161,7 +142,7 @@ class HttpExchange(Exchange[bytes]):
         self.size += len(data)
         if self.size >= HIGH_BYTES:
             self._pause()
-        _wake(self.piece_waiter)
+        wake(self.piece_waiter)
 
     def answered(self, status: int, headers: Headers, body: bytes) -> None:
         """End the answer, which is complete."""
@@ -198,11 +179,6 @@ class HttpExchange(Exchange[bytes]):
         late = reason is CUT and isinstance(said, DeadlineExceeded)
         self.fail(said if late else RemoteError(self._loss(reason), node=self.node))
 
-    def caller_left(self) -> None:
-        """End it with its caller; a thread that reads the body is told."""
-        self.error = concurrent.futures.CancelledError()
-        self.abandon()
-
     @property
     def streaming(self) -> bool:
         """Return whether its answer has begun."""
@@ -219,12 +195,6 @@ class HttpExchange(Exchange[bytes]):
     def full(self) -> bool:  # type: ignore[override]
         """Return whether the reader has enough to do; for a producer in this process."""
         return self.size >= HIGH_BYTES
-
-    async def room(self) -> None:
-        """Wait until the reader has taken what is here; for a producer in this process."""
-        if self.full and not self.over:
-            self.room_waiter = self.loop.create_future()
-            await self.room_waiter
 
     async def piece(self) -> bytes:
         """Return what has come of the body meanwhile, or comes next; empty at the end.
@@ -245,7 +215,7 @@ class HttpExchange(Exchange[bytes]):
         if self.paused:
             self._came()
             self._resume()
-        _wake(self.room_waiter)
+        wake(self.room_waiter)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _came(self) -> None:
@@ -259,34 +229,17 @@ class HttpExchange(Exchange[bytes]):
             self.reply.set_result((200, self.headers, None))
             self.reply.wake(at_once=asyncio.current_task(self.loop) is None)
 
-    def _pause(self) -> None:
-        if self.connection is not None and not self.paused:
-            self.paused = True
-            self.connection.pause()
-
-    def _resume(self) -> None:
-        if self.connection is not None and self.paused:
-            self.paused = False
-            self.connection.resume()
-
     def _not_connected(self) -> None:
         if not self.over and self.connection is None and self.headers is None:
             self.fail(
                 NotConnected(f"no worker of {self.node} took the request in time", node=self.node)
             )
 
-    def _check(self) -> None:
-        assert self.piece_timeout is not None
-        waited = self.loop.time() - self.last
-        if self.paused or self.pieces or waited < self.piece_timeout:
-            rest = self.piece_timeout if self.paused or self.pieces else self.piece_timeout - waited
-            self.timer = self.loop.call_later(rest + self.slack, self._check)
-        else:
-            self.fail(
-                DeadlineExceeded(
-                    f"{self.node} sent nothing more before the deadline", node=self.node
-                )
-            )
+    def _holds(self) -> bool:
+        return bool(self.pieces)
+
+    def _late(self) -> str:
+        return f"{self.node} sent nothing more before the deadline"
 
     def _loss(self, reason: str) -> str:
         if reason is CUT:  # a stream whose API raises ends so too
@@ -311,13 +264,8 @@ class HttpExchange(Exchange[bytes]):
             self.feeding.cancel()
         if isinstance(self.upload, ThreadUpload):
             self.upload.close()  # a thread may wait with a piece
-        _wake(self.piece_waiter)
-        _wake(self.room_waiter)
-
-
-def _wake(waiter: asyncio.Future[None] | None) -> None:
-    if waiter is not None and not waiter.done():
-        waiter.set_result(None)
+        wake(self.piece_waiter)
+        wake(self.room_waiter)
 
 
 class NodeTransport:

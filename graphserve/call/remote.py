@@ -24,12 +24,11 @@ from graphserve.call.exchange import (
     ResultLost,
     TypedExchange,
     TypedLane,
-    Upload,
-    in_threads,
 )
 from graphserve.call.memory_sharing import Sharing
 from graphserve.call.misuse import NotAResult
 from graphserve.call.streams import RemoteStream, StreamExchange
+from graphserve.call.upload import Upload, in_threads
 from graphserve.declare.typed import Call
 from graphserve.errors import CallError, InvalidArguments, RemoteError, Unavailable, closest
 from graphserve.graph.plan import ApiPlan

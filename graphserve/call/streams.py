@@ -6,20 +6,21 @@ Runs in workers.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Generic
 
-from graphserve.call.exchange import Lane, RequestT, TypedExchange
+from graphserve.call.exchange import Lane, RequestT
 from graphserve.call.misuse import NotAResult
+from graphserve.call.pieces import PiecewiseExchange, wake
 from graphserve.declare.typed import Stream
-from graphserve.errors import CallError, DeadlineExceeded, RemoteError
+from graphserve.errors import CallError, RemoteError
 from graphserve.wire import problem
 from graphserve.wire.formats import END, ERROR, FrameReader
 from graphserve.wire.headers import Headers
 from graphserve.wire.shared_buffers import Ticket
+from graphserve.wire.trust import PEER
 
 if TYPE_CHECKING:
     from graphserve.loop.loop_thread import LoopThread
@@ -30,28 +31,16 @@ HIGH_BYTES = 256 * 1024
 LOW_ITEMS = 16
 
 
-class StreamExchange(TypedExchange[RequestT]):
-    """A call whose answer is a stream: the exchange goes on until the last item.
+class StreamExchange(PiecewiseExchange[RequestT]):
+    """A typed call whose answer is a stream: the exchange goes on until the last item.
 
     Args:
         decode: the payload of an item to the item.
         item_timeout: seconds until the first item, and between items.
     """
 
-    __slots__ = (
-        "decode",
-        "error",
-        "finished",
-        "item_timeout",
-        "item_waiter",
-        "items",
-        "last",
-        "paused",
-        "reader",
-        "room_waiter",
-        "size",
-    )
-    streams = True
+    __slots__ = ("decode", "finished", "items", "reader")
+    trust = PEER
     repeatable = False
 
     def __init__(
@@ -72,32 +61,15 @@ class StreamExchange(TypedExchange[RequestT]):
         item_timeout: float | None,
     ) -> None:
         super().__init__(
-            loop, lane, node, request, deadline_ns, slack, runs, read, upload, tickets, inline
-        )
+            loop, lane, node, request, deadline_ns, slack, runs, read, upload, tickets, inline,
+            piece_timeout=item_timeout,
+        )  # fmt: skip
         self.decode = decode
-        self.item_timeout = item_timeout
         # what has come
         self.reader = FrameReader()
         self.items: deque[bytes] = deque()
-        self.size = 0
-        self.last = 0.0
-        self.paused = False
-        # how it ended
         self.finished = False
-        self.error: BaseException | None = None
-        # who waits
-        self.item_waiter: asyncio.Future[None] | None = None  # a consumer that waits for an item
-        # a producer in this process that waits for room
-        self.room_waiter: asyncio.Future[None] | None = None
         self.reply.add_done_callback(self._over)
-
-    def head(self, headers: Headers) -> None:
-        """Begin the answer; from here on it cannot be sent again."""
-        self.last = self.loop.time()
-        if self.timer is not None:
-            self.timer.cancel()
-            assert self.item_timeout is not None
-            self.timer = self.loop.call_later(self.item_timeout + self.slack, self._check)
 
     def chunk(self, data: bytes) -> None:
         """Keep the items of a part of the answer for the consumer."""
@@ -112,7 +84,7 @@ class StreamExchange(TypedExchange[RequestT]):
                 self.size += len(payload)
         if len(self.items) >= HIGH_ITEMS or self.size >= HIGH_BYTES:
             self._pause()
-        self._wake()
+        wake(self.piece_waiter)
 
     def answered(self, status: int, headers: Headers, body: bytes) -> None:
         """End the answer, which is complete."""
@@ -140,39 +112,14 @@ class StreamExchange(TypedExchange[RequestT]):
     @property
     def waiting(self) -> bool:
         """Return whether somebody waits for an item just now."""
-        return self.item_waiter is not None and not self.item_waiter.done()
-
-    def caller_left(self) -> None:
-        """End it with its caller; a thread that waits for an item is told, and does not take it for
-        the end.
-        """
-        self.error = concurrent.futures.CancelledError()
-        self.abandon()
-
-    def _pause(self) -> None:
-        """Read no more: the consumer is slow, and so the producer shall wait."""
-        if self.connection is not None and not self.paused:
-            self.paused = True
-            self.connection.pause()
-
-    def _resume(self) -> None:
-        """Read on: the consumer has taken enough."""
-        if self.connection is not None and self.paused:
-            self.paused = False
-            self.connection.resume()
+        return self.piece_waiter is not None and not self.piece_waiter.done()
 
     @property
     def full(self) -> bool:  # type: ignore[override]
         """Return whether the consumer has enough to do; for a producer in this process."""
         return len(self.items) >= HIGH_ITEMS
 
-    async def room(self) -> None:
-        """Wait until the consumer has taken enough; for a producer in this process."""
-        if self.full and not self.over:
-            self.room_waiter = self.loop.create_future()
-            await self.room_waiter
-
-    def misfits(self, error: CallError) -> None:
+    def fail_at_first_item(self, error: CallError) -> None:
         """End it with this error when its first item is asked for: its arguments cannot be sent."""
         self.finished = True
         self.error = error
@@ -190,9 +137,9 @@ class StreamExchange(TypedExchange[RequestT]):
                 raise error
             if self.finished:
                 return False
-            self.item_waiter = self.loop.create_future()
+            self.piece_waiter = self.loop.create_future()
             try:
-                await self.item_waiter
+                await self.piece_waiter
             except asyncio.CancelledError:
                 self.abandon()
                 raise
@@ -206,34 +153,23 @@ class StreamExchange(TypedExchange[RequestT]):
             if self.paused:
                 self.last = self.loop.time()
                 self._resume()
-            if self.room_waiter is not None and not self.room_waiter.done():
-                self.room_waiter.set_result(None)
+            wake(self.room_waiter)
         return self.decode(payload)
 
-    def _check(self) -> None:
-        assert self.item_timeout is not None
-        waited = self.loop.time() - self.last
-        if self.paused or self.items or waited < self.item_timeout:
-            rest = self.item_timeout if self.paused or self.items else self.item_timeout - waited
-            self.timer = self.loop.call_later(rest + self.slack, self._check)
-        else:
-            self.fail(
-                DeadlineExceeded(f"{self.node} made no item before the deadline", node=self.node)
-            )
+    def _holds(self) -> bool:
+        return bool(self.items)
+
+    def _late(self) -> str:
+        return f"{self.node} made no item before the deadline"
 
     def _over(self, reply: asyncio.Future[object]) -> None:
         self.finished = True
-        if self.room_waiter is not None and not self.room_waiter.done():
-            self.room_waiter.set_result(None)
+        wake(self.room_waiter)
         if not reply.cancelled() and self.error is None:
             self.error = reply.exception()
         elif not reply.cancelled():
             reply.exception()
-        self._wake()
-
-    def _wake(self) -> None:
-        if self.item_waiter is not None and not self.item_waiter.done():
-            self.item_waiter.set_result(None)
+        wake(self.piece_waiter)
 
 
 class RemoteStream(NotAResult, Stream[object], Generic[RequestT]):
@@ -272,7 +208,7 @@ class RemoteStream(NotAResult, Stream[object], Generic[RequestT]):
         self._started = misfit is not None
         self._ahead: deque[object] = deque()  # fetched together for a thread
         if misfit is not None:
-            exchange.misfits(misfit)
+            exchange.fail_at_first_item(misfit)
 
     async def __anext__(self) -> object:
         if threading.get_ident() != self._loop_thread.thread:

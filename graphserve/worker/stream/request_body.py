@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Protocol
 
-from graphserve.call.exchange import LEFT
+from graphserve.call.upload import LEFT
 from graphserve.wire.codec import Format
 from graphserve.wire.costs.bounds import SMALL_CHUNK
 from graphserve.wire.url_arguments import as_object
