@@ -84,7 +84,8 @@ class StreamExchange(PiecewiseExchange[RequestT]):
                 self.size += len(payload)
         if len(self.items) >= HIGH_ITEMS or self.size >= HIGH_BYTES:
             self._pause()
-        wake(self.piece_waiter)
+        if self.piece_waiter is not None:
+            wake(self.piece_waiter)
 
     def answered(self, status: int, headers: Headers, body: bytes) -> None:
         """End the answer, which is complete."""
@@ -153,7 +154,8 @@ class StreamExchange(PiecewiseExchange[RequestT]):
             if self.paused:
                 self.last = self.loop.time()
                 self._resume()
-            wake(self.room_waiter)
+            if self.room_waiter is not None:
+                wake(self.room_waiter)
         return self.decode(payload)
 
     def _holds(self) -> bool:
