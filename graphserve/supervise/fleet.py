@@ -444,7 +444,7 @@ class Fleet:
                 worker.unlimit()  # what it needs may be long in coming
                 self._initialise()
             case messages.WarmingUp() if worker.state is WorkerState.STARTING:
-                worker.warms_up = True
+                worker.begin_warm_up()
                 self._show(node)
             case messages.Ready() if worker.state is WorkerState.STARTING:
                 worker.listens_at(message.address)

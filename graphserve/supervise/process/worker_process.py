@@ -137,6 +137,10 @@ class WorkerProcess(WorkerLife):
         if listens:
             self.listens_at(self.address)
 
+    def begin_warm_up(self) -> None:
+        """Note that its instance is entered, and is warmed up until it says that it is ready."""
+        self.warms_up = True
+
     def open_port(self, public: int) -> None:
         """Have it accept at the public port; it takes calls when it says that it listens."""
         self.enter(WorkerState.OPENING)
