@@ -24,7 +24,7 @@ class NotAResult:
 
     __slots__ = ()
 
-    def _fix(self) -> str:
+    def _advice(self) -> str:
         """Return what it is, and what to write."""
         raise NotImplementedError
 
@@ -33,11 +33,11 @@ class NotAResult:
 
     def __getattr__(self, name: str) -> NoReturn:
         # What begins with `_` is asked for by Python itself, maybe before the object is complete.
-        raise AttributeError(name if name.startswith("_") else f"no {name!r}: {self._fix()}")
+        raise AttributeError(name if name.startswith("_") else f"no {name!r}: {self._advice()}")
 
     def _refuse(self, *_: object) -> NoReturn:
         self._note_misuse()
-        raise TypeError(self._fix())
+        raise TypeError(self._advice())
 
     if not TYPE_CHECKING:  # checkers say by themselves that it has none of these
         __add__ = _refuse

@@ -375,7 +375,7 @@ class RemoteCall(NotAResult, Call[object], Generic[RequestT]):
         """Give the call up, as a coroutine that is closed."""
         self.cancel()
 
-    def _fix(self) -> str:
+    def _advice(self) -> str:
         return (
             f"{self._name}(...) is a call under way, not its result: write"
             f" `await {self._written}(...)`, or `.result()` behind it in a plain `def`"

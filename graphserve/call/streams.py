@@ -243,7 +243,7 @@ class RemoteStream(NotAResult, Stream[object], Generic[RequestT]):
     if not TYPE_CHECKING:  # checkers know from `Stream` that it has none
         __await__ = NotAResult._refuse
 
-    def _fix(self) -> str:
+    def _advice(self) -> str:
         return (
             f"{self._name}(...) is a stream of items, not one result: write"
             f" `async for item in {self._written}(...)`, or `for` in a plain `def`"

@@ -146,9 +146,9 @@ class _Builder:
         if cls not in self.replaced and (
             lacks := [name for name in apis(cls) if name not in apis(declared)]
         ):
-            what = f"{declared.__name__} stands in for {cls.__name__}"
+            what = f"{declared.__name__} overrides {cls.__name__}"
             self._trouble(
-                f"{what}, but has no API {lacks[0]!r}: a stand-in that is a service has them all,"
+                f"{what}, but has no API {lacks[0]!r}: an override that is a service has them all,"
                 " with @api"
             )
         self.replaced.add(cls)

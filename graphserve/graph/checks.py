@@ -128,6 +128,6 @@ def unused(replace: Mapping[type, object], known: Collection[type]) -> Iterator[
             kind = (
                 "class of this graph"
                 if isinstance(cls, type)
-                else "class: write {Class: what stands in for it}"
+                else "class: write {Class: its override}"
             )
             yield f"replace: {name_of(cls)} is no {kind}; its services are {names}"

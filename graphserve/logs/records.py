@@ -106,7 +106,7 @@ class RecordPipe:
                 self._writing = False
 
     def _write(self, data: bytes) -> bool:
-        """Write a piece of what waits; whether there may be room for more."""
+        """Write a piece of what waits, and return whether there may be room for more."""
         try:
             sent = os.write(self._fd, data)
         except BlockingIOError:

@@ -48,7 +48,7 @@ def local(service: type[T], *, replace: Mapping[type, object] | None = None) -> 
     Args:
         service: the entry: a class decorated with `@service`. Unlike with `serve`, it may be
             defined anywhere.
-        replace: what stands in for a service, by class: another class (made with the same `init` if
+        replace: what overrides a service, by class: another class (made with the same `init` if
             it is a service, without arguments otherwise), or an object; it has all APIs of the
             service. A service that would run elsewhere (`depends(X, url=…)`) can be replaced too.
 

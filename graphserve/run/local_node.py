@@ -117,7 +117,7 @@ class LocalNode:
         for name in names:
             if not callable(getattr(instance, name, None)):
                 kind = type(instance).__name__
-                text = f"{kind} stands in for {self.declared.__name__}, but has no method {name!r}"
+                text = f"{kind} overrides {self.declared.__name__}, but has no method {name!r}"
                 raise ConfigurationError(text)
         self._instance = instance
         self.apis = bind(self.plan, instance, self.declared)

@@ -160,7 +160,7 @@ class FallbackProcess:
         return {process.revision for process in self.processes}
 
     def expect(self) -> None:
-        """Answer clients that come while the graph starts, so that nobody takes it for dead."""
+        """Have who waits for long answered from now on, since the graph starts."""
         self._enter(PortPhase.STARTING)
         self._start_began = self._loop.time()
         self._listen()
@@ -171,7 +171,7 @@ class FallbackProcess:
             self._tell_plan(self._current)  # another one hears of it when it is ready
 
     def watch(self) -> None:
-        """Have somebody answer at the port from now on, since the graph is up."""
+        """Have somebody answer at the port whenever no worker does, since the graph is up."""
         self._enter(PortPhase.UP)
         self._listen()
         self.check()

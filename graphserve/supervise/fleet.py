@@ -181,7 +181,7 @@ class Fleet:
         return [(worker.pid, worker.process.env[MARK_VARIABLE]) for worker in self._processes()]
 
     def expect(self, outline: Plan, extra: Mapping[str, str], secrets: Secrets) -> None:
-        """Have who waits at the port answered while the graph is being resolved.
+        """Have a fallback server answer who waits at the port for long while the graph starts.
 
         Args:
             outline: what is known of it.
@@ -441,7 +441,7 @@ class Fleet:
         match message:
             case messages.Imported() if worker.state is WorkerState.SPAWNED:
                 worker.enter(WorkerState.IMPORTED)
-                worker.unlimit()  # what it needs may be long in coming
+                worker.lift_limit()  # what it needs may be long in coming
                 self._initialise()
             case messages.WarmingUp() if worker.state is WorkerState.STARTING:
                 worker.begin_warm_up()

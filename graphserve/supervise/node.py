@@ -246,7 +246,7 @@ class Node(NodeLife):
         have it.
         """
         worker.decide(Claim.RETIRED)
-        worker.unlimit()
+        worker.lift_limit()
         self._drain_or_kill(worker, last=False)
         if worker.state is WorkerState.DRAINING:
             self._limit(worker)

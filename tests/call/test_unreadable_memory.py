@@ -308,7 +308,7 @@ def test_a_callee_without_room_for_arguments_is_named_and_idempotent_calls_go_el
         assert (said["class"], said["node"], said["status"]) == ("Unavailable", "Leaf", 503), said
         assert re.match(NO_ROOM, said["text"]), said
     graph.wait_log(
-        r"ERROR (Leaf\.size: Leaf could not take the arguments|a request could not be read)"
+        r"ERROR (Leaf\.size: Leaf could not take the arguments|reading a request failed)"
     )
     for _ in range(6):
         assert ask(graph, "error", name="size_again") == {"got": 64 * 1024 * 1024}

@@ -208,7 +208,7 @@ class ScriptedPool:
             output.close()
         for descriptor in worker.descriptors:
             os.close(descriptor)
-        worker.unlimit()
+        worker.lift_limit()
         del self.workers[worker.pid]
         worker.enter(WorkerState.GONE)
         self.on_death(worker, code)

@@ -546,12 +546,12 @@ async def test_a_service_elsewhere_may_be_of_any_class() -> None:
         (
             {"Leaf": Fake()},
             (
-                r"'Leaf' is no class: write \{Class: what stands in for it\}; its services are"
+                r"'Leaf' is no class: write \{Class: its override\}; its services are"
                 r" Leaf, Top"
             ),
         ),
-        ({Leaf: object()}, "object stands in for Leaf, but has no method 'times'"),
-        ({Leaf: Lacking}, "Lacking stands in for Leaf, but has no API 'times': .* with @api"),
+        ({Leaf: object()}, "object overrides Leaf, but has no method 'times'"),
+        ({Leaf: Lacking}, "Lacking overrides Leaf, but has no API 'times': .* with @api"),
     ],
 )
 async def test_overrides_that_cannot_work(replace: Any, says: str) -> None:

@@ -153,7 +153,7 @@ class WorkerProcess(WorkerLife):
         now = asyncio.get_running_loop().time()
         self.ready_at = now
         self.seen_at = now
-        self.unlimit()
+        self.lift_limit()
 
     def reports(self, health: HealthReport) -> None:
         """Keep what it says of itself, and when."""
@@ -185,11 +185,11 @@ class WorkerProcess(WorkerLife):
 
     def limit(self, seconds: float, then: Callable[[], None]) -> None:
         """Do something if that much time passes; in place of the limit that it had."""
-        self.unlimit()
+        self.lift_limit()
         self._timer = asyncio.get_running_loop().call_later(seconds, then)
 
-    def unlimit(self) -> None:
-        """Let it have all the time."""
+    def lift_limit(self) -> None:
+        """Give it all the time that it needs: the limit that it had is gone."""
         if self._timer is not None:
             self._timer.cancel()
 
@@ -396,7 +396,7 @@ class Pool:
     def _remove(self, worker: WorkerProcess) -> None:
         self._watcher.processes.pop(worker.pid, None)
         worker.process.close_output_channels()
-        worker.unlimit()
+        worker.lift_limit()
         if worker.address:
             with contextlib.suppress(OSError):  # it has done so itself, unless it was killed
                 os.unlink(worker.address)

@@ -524,7 +524,7 @@ class HttpConnection(asyncio.Protocol):
         elif isinstance(cause, RequestRefused):
             self.reject(cause.problem)
         else:
-            records.note(LOGGER, "error", "a request could not be read", cause or exc)
+            records.note(LOGGER, "error", "reading a request failed", cause or exc)
             self.reject(self._unread(cause), broken=True)
 
     def _unread(self, cause: BaseException | None) -> CallError:

@@ -126,7 +126,7 @@ def _of_target(method: bytes, target: bytes, headers: Headers) -> HttpProblem | 
     return (
         None
         if host_is_valid(found[1])
-        else HttpProblem(400, "the host of the request target is no host")
+        else HttpProblem(400, "the host of the request target is not valid")
     )
 
 
@@ -135,7 +135,7 @@ def _of_framing(version: str, headers: Headers) -> HttpProblem | None:
     if len(hosts) > 1 or (version == "1.1" and not hosts):
         return HttpProblem(400, "a request has exactly one Host header")
     if hosts and not host_is_valid(hosts[0]):
-        return HttpProblem(400, "the Host header is no host")
+        return HttpProblem(400, "the Host header is not a valid host")
     codings = [value.lower() for name, value in headers if name == TRANSFER_ENCODING]
     if codings and (version == "1.0" or codings != [b"chunked"]):
         return HttpProblem(

@@ -289,9 +289,9 @@ class PublicConnection(HttpConnection):
         self._untaken = untaken(self.transport)
         return max(0, before - self._untaken)
 
-    def fall_behind(self, seconds: float, moved: int) -> float:
-        """Return how many seconds the client is behind the least rate, after these seconds in which
-        so many bytes have moved.
+    def note_progress(self, seconds: float, moved: int) -> float:
+        """Note how many bytes have moved in these seconds, and return how many seconds the client
+        is behind the least rate by now.
         """
         self._behind = max(0.0, self._behind + seconds - moved / LEAST_RATE)
         return self._behind

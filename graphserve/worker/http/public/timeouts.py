@@ -113,9 +113,9 @@ class TimedConnection(OpenConnection, Protocol):
         """Return how many bytes of answers the client has taken since the last look."""
         ...
 
-    def fall_behind(self, seconds: float, moved: int) -> float:
-        """Return how many seconds the client is behind the least rate, after these seconds in which
-        so many bytes have moved.
+    def note_progress(self, seconds: float, moved: int) -> float:
+        """Note how many bytes have moved in these seconds, and return how many seconds the client
+        is behind the least rate by now.
         """
         ...
 
@@ -288,13 +288,13 @@ class Timeouts:
                 HttpProblem(408, "the body was not complete before the deadline of the call")
             )
             return
-        if connection.fall_behind(passed, connection.body_moved()) > self.limits.patience:
+        if connection.note_progress(passed, connection.body_moved()) > self.limits.patience:
             connection.reject(
                 HttpProblem(408, f"the body came slower than {LEAST_RATE} bytes a second")
             )
 
     def _look_at_answer(self, connection: TimedConnection, passed: float) -> None:
-        if connection.fall_behind(passed, connection.answers_moved()) > self.limits.patience:
+        if connection.note_progress(passed, connection.answers_moved()) > self.limits.patience:
             connection.transport.abort()
 
 
