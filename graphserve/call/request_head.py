@@ -9,6 +9,8 @@ import base64
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+
 Address = tuple[str, int]  # host and port
 Fields = Sequence[tuple[bytes, bytes]]  # headers; names in lower case
 
@@ -60,8 +62,8 @@ class Sender:
 NOBODY = Sender()  # the other side of a hop: that it is a service says `RequestHead.service`
 
 
-class RequestHead:
-    """The head of a request.
+class RequestHead(msgspec.Struct, eq=False):
+    """The head of a request; made for every one, so without code of Python's.
 
     Args:
         method: of the request.
@@ -69,25 +71,17 @@ class RequestHead:
         headers: likewise; names in lower case.
         sender: who sent it.
         service: the node that calls; None for a client.
+        fields: the headers as text, once they were asked.
+        packed: what `pack` returns, once it was asked.
     """
 
-    __slots__ = ("_packed", "fields", "headers", "method", "sender", "service", "target")
-
-    def __init__(
-        self,
-        method: bytes,
-        target: bytes,
-        headers: list[tuple[bytes, bytes]],
-        sender: Sender,
-        service: str | None = None,
-    ) -> None:
-        self.method = method
-        self.target = target
-        self.headers = headers
-        self.sender = sender
-        self.service = service
-        self.fields: Mapping[str, str] | None = None  # the headers as text, once they were asked
-        self._packed: bytes | None = None
+    method: bytes
+    target: bytes
+    headers: list[tuple[bytes, bytes]]
+    sender: Sender
+    service: str | None = None
+    fields: Mapping[str, str] | None = None
+    packed: bytes | None = None
 
     @property
     def client(self) -> Address | None:
@@ -111,7 +105,7 @@ class RequestHead:
 
     def pack(self) -> bytes:
         """Return it as the value of a header, for a sibling that the request is passed on to."""
-        if self._packed is None:
+        if self.packed is None:
             host, port = self.client or ("", 0)
             service = self.service or ""
             parts = [
@@ -120,8 +114,8 @@ class RequestHead:
                 *(text.encode() for text in (host, str(port), self.scheme, service)),
                 *(part for field in self.headers for part in field),
             ]
-            self._packed = base64.b64encode(_SEPARATOR.join(parts))
-        return self._packed
+            self.packed = base64.b64encode(_SEPARATOR.join(parts))
+        return self.packed
 
 
 class RelayedHead:

@@ -100,7 +100,6 @@ class ArgumentsCodec:
         self._finish = [(n, v.finish) for n, v in self._values.items() if v.finish is not None]
         self._wrap = {name: value.wrap for name, value in self._values.items() if value.wraps}
         self._screening = Screening({p.name: p.type for p in signature.parameters})
-        self._screened_from = self._screening.min_size
         # One type for the public, and one for nodes, whose large bytes may come by reference.
         self._reader: ValueReader[msgspec.Struct] = ValueReader(
             _struct(signature, {name: value.hint for name, value in self._values.items()}),
@@ -114,6 +113,8 @@ class ArgumentsCodec:
             for p in signature.parameters
             if p.media is not None and p.media.max_size is not None
         }
+        # bytes; a public body that is longer is looked at before it is read
+        self._checked_from = -1 if self._media else self._screening.min_size
         self._writer = ValueWriter()
         # of requests whose URL says some of the arguments
         self._urls: UrlArguments | None = None
@@ -141,10 +142,11 @@ class ArgumentsCodec:
         """
         if format is _RAW or format is _BY_URL:
             return self._take_raw(body) if format is _RAW else self._take_by_url(bytes(body))
-        if len(body) > self._screened_from and is_public(source):
-            self._screen(body, format)
-        if self._media and is_public(source):
-            self._check_sizes(body or _EMPTY[format], format)
+        if len(body) > self._checked_from and is_public(source):
+            if len(body) > self._screening.min_size:
+                self._screen(body, format)
+            if self._media:
+                self._check_sizes(body or _EMPTY[format], format)
         try:
             arguments = _asdict(self._reader.read(body or _EMPTY[format], format, source))
             if self._sparse:

@@ -139,7 +139,6 @@ def read_arguments(
     if source is not None:
         return from_query(api, query, source, is_hop=fetch is not None)
     assert format is not None
-    claimed = format
     try:
         if format is _RAW and not api.bodies.is_plain(media_type, query):
             if not is_form(media_type):
@@ -151,6 +150,5 @@ def read_arguments(
             raise HttpProblem(415, NO_FORMS)
         return api.arguments.decode(body, format, fetch)
     except MalformedBody as exc:
-        if claimed is _BY_URL:
-            claimed = FORMATS.get(inner_type(body), _RAW)
+        claimed = FORMATS.get(inner_type(body), _RAW) if format is _BY_URL else format
         raise HttpProblem(400, f"the body is not valid {_NAMES[claimed]}: {exc}") from None

@@ -28,6 +28,7 @@ from graphserve.loop.eager import Eager
 from graphserve.loop.timers import Timer, set_timer
 from graphserve.system.worker_pages import DEADLINE, EXECUTING
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, accept_format
+from graphserve.wire.costs.bounds import LARGE_BODY
 from graphserve.wire.formats import stream_format
 from graphserve.wire.media.answers import Accepts, Streams, accepts_of, streams_of
 from graphserve.wire.media.bodies import BodyReader
@@ -79,10 +80,8 @@ class BoundApi:
     bodies: BodyReader
     accepts: Accepts = accept_format
     streams: Streams = stream_format
-    # whether a client's arguments are read in a thread, however few bytes they have, and whether
-    # the result is written in one
-    reads_slowly: bool = False
-    writes_slowly: bool = False
+    large_from: int = LARGE_BODY  # bytes of a client's body, from which a thread reads it
+    writes_slowly: bool = False  # whether a client's result is written in a thread
     index: int = 0  # among the APIs of its node
 
 
@@ -115,7 +114,7 @@ def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict
             BodyReader(signature),
             accept_format if signature.stream else accepts_of(signature.result, signature.media),
             streams_of(signature.item, signature.media) if signature.stream else stream_format,
-            any(is_slow(parameter.type) for parameter in signature.parameters),
+            0 if any(is_slow(each.type) for each in signature.parameters) else LARGE_BODY,
             is_slow(signature.item if signature.stream else signature.result),
             index,
         )

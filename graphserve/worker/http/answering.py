@@ -235,19 +235,14 @@ class AnswerableRequest:
 
     def _on_ended(self, result: object, error: BaseException | None) -> None:
         """Answer with what the execution has returned, or raised."""
-        if error is None and type(result) is EncodedResult:
-            self._accept = result.format
-            if self.context.answer is not None:
-                self._answer_as_said(self.context.answer, result)
-            else:
-                self.respond(result.body)
-            return
         if error is None:
             try:
                 encode = self.encoded if self.trust.memory else self._api.result.encode
                 answer = self.context.answer
                 if answer is not None and self._accept not in (_TYPED, _CHECKED):
-                    self._answer_as_said(answer, result)
+                    self._answer_as_said(
+                        answer, *answer.body(result, self._accept, self._api.result.encode)
+                    )
                     return
                 body = encode(result, self._accept)
             except BeyondMsgpack:
@@ -261,12 +256,20 @@ class AnswerableRequest:
                 return
         self.fail(error)
 
-    def _answer_as_said(self, answer: Answer, result: object) -> None:
-        """Answer with a result as user code has said; a typed caller takes the result alone."""
-        if isinstance(result, EncodedResult):
-            body, content_type = result.body, result.format.content_type
+    def _on_encoded(self, result: object, error: BaseException | None) -> None:
+        """Answer with a result that is written already, or with what was raised."""
+        if not isinstance(result, EncodedResult):
+            self._on_ended(result, error)
+            return
+        self._accept = result.format
+        answer = self.context.answer
+        if answer is not None:
+            self._answer_as_said(answer, result.body, result.format.content_type)
         else:
-            body, content_type = answer.body(result, self._accept, self._api.result.encode)
+            self.respond(result.body)
+
+    def _answer_as_said(self, answer: Answer, body: bytes, content_type: bytes) -> None:
+        """Answer with a result as user code has said; a typed caller takes the result alone."""
         answer.close()
         if self.trust is RELAYED:  # who has passed it on answers so
             fields = [(ANSWER, answer.pack(content_type))]

@@ -14,7 +14,6 @@ from graphserve.call.context import CallContext, earliest, shortest
 from graphserve.call.request_head import Address, RequestHead, pack_fields
 from graphserve.errors import CallError, InvalidArguments
 from graphserve.wire.codec import Format, content_format
-from graphserve.wire.costs.bounds import LARGE_BODY
 from graphserve.wire.formats import (
     CHECKED_FRAMES,
     AnswerFormat,
@@ -123,7 +122,10 @@ class HttpRequest(AnswerableRequest):
         client: Address | None = None,
         routed: RoutedCall | None = None,
     ) -> None:
-        super().__init__(connection, api, keep_alive, context, http_1_0, client, routed)
+        # (by its name: `super` makes an object for each request)
+        AnswerableRequest.__init__(
+            self, connection, api, keep_alive, context, http_1_0, client, routed
+        )
         # what is read of it
         self._is_next = is_next
         self._limit = connection.listener.max_body_size
@@ -337,7 +339,7 @@ class HttpRequest(AnswerableRequest):
                 self._noted = notes.add(self._api.index, body)
             else:
                 self._add_note(notes, body)
-        if (len(body) >= LARGE_BODY or self._api.reads_slowly) and self._is_large(body):
+        if len(body) >= self._api.large_from and self._is_large(body):
             self._decode(body, self._start, self._on_freed)
         elif (arguments := self._arguments(body)) is None:
             self._on_freed()
@@ -361,10 +363,12 @@ class HttpRequest(AnswerableRequest):
             )
             self._execution.start(arguments)
         else:
+            on_end = self._on_ended
             if api.writes_slowly and not self.trust.values:
                 api = encoding(api, self._accept, listener.executor)
+                on_end = self._on_encoded
             execution = listener.executor.start(
-                api, arguments, self.context, self._on_ended, self._on_freed, at_once=True
+                api, arguments, self.context, on_end, self._on_freed, at_once=True
             )
             if not self.response_complete:
                 self._execution = execution
@@ -417,11 +421,11 @@ class HttpRequest(AnswerableRequest):
         if written.cancelled():
             return
         error = written.exception()
-        self._on_ended(None if error is not None else written.result(), error)
+        self._on_encoded(None if error is not None else written.result(), error)
 
     def _is_large(self, body: bytes) -> bool:
         return (
-            (len(body) >= LARGE_BODY or self._api.reads_slowly)
+            len(body) >= self._api.large_from
             and not self.trust.values
             and self.body_stream is None
             and (self._format is not _RAW or self._is_composed)

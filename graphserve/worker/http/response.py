@@ -45,10 +45,17 @@ if TYPE_CHECKING:
 # (looked up once: a member of an enum is slow to find)
 _FRAMES = StreamFormat.FRAMES
 _NDJSON = StreamFormat.NDJSON
+
+
+class _TypeLines(dict[AnswerFormat, bytes]):
+    """The line of the content type, by format."""
+
+    def __missing__(self, format: AnswerFormat) -> bytes:
+        return _MEDIA_LINES % format.content_type
+
+
+_TYPES = _TypeLines({each: b"%s: %s\r\n" % (CONTENT_TYPE, each.content_type) for each in Format})
 _STATUS = {code: b"HTTP/1.1 %d %s\r\n" % (code, phrase(code).encode()) for code in range(200, 600)}
-_TYPES: dict[AnswerFormat, bytes] = {
-    format: b"%s: %s\r\n" % (CONTENT_TYPE, format.content_type) for format in Format
-}
 _NO_SNIFFING = b"x-content-type-options: nosniff\r\n"
 # A client chose what is in it, perhaps: no browser is to take it for a page.
 _MEDIA_LINES = CONTENT_TYPE + b": %s\r\n" + _NO_SNIFFING
@@ -95,11 +102,8 @@ class Responder:
 
     def result(self, body: bytes, format: AnswerFormat, request_id: bytes, keep: bool) -> bytes:
         """Return the answer with a result."""
-        kind = _TYPES.get(format)
-        if kind is None:
-            kind = _MEDIA_LINES % format.content_type
         return b"".join((
-            STATUS_OK, kind, _LENGTH_LINE % len(body),
+            STATUS_OK, _TYPES[format], _LENGTH_LINE % len(body),
             _REQUEST_ID_LINE % request_id if self.public else b"",
             self._common, _END if keep else _CLOSE_END, body,
         ))  # fmt: skip
