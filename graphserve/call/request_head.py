@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
-
-import msgspec
 
 Address = tuple[str, int]  # host and port
 Fields = Sequence[tuple[bytes, bytes]]  # headers; names in lower case
@@ -62,8 +61,9 @@ class Sender:
 NOBODY = Sender()  # the other side of a hop: that it is a service says `RequestHead.service`
 
 
-class RequestHead(msgspec.Struct, eq=False):
-    """The head of a request; made for every one, so without code of Python's.
+@dataclass(eq=False)
+class RequestHead:
+    """The head of a request.
 
     Args:
         method: of the request.
@@ -80,8 +80,9 @@ class RequestHead(msgspec.Struct, eq=False):
     headers: list[tuple[bytes, bytes]]
     sender: Sender
     service: str | None = None
-    fields: Mapping[str, str] | None = None
-    packed: bytes | None = None
+    # A head is made for every request, and most never set these: until they do, the class has them.
+    fields: Mapping[str, str] | None = field(default=None, init=False)
+    packed: bytes | None = field(default=None, init=False)
 
     @property
     def client(self) -> Address | None:
