@@ -244,10 +244,12 @@ class Page:
         file = self.folder / "cells.py"
         file.write_text("\n".join(self.cells))
         runner = (
-            "import ast, asyncio, inspect\ncode = compile(open('cells.py').read(), 'cell', 'exec',"
-            " ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)\nasync def main():\n    found = eval(code,"
-            " {'__name__': 'cell'})\n    if inspect.isawaitable(found): await"
-            " found\nasyncio.run(main())"
+            "import ast, asyncio, inspect\n"
+            "code = compile(open('cells.py').read(), 'cell', 'exec', ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)\n"
+            "async def main():\n"
+            "    found = eval(code, {'__name__': 'cell'})\n"
+            "    if inspect.isawaitable(found): await found\n"
+            "asyncio.run(main())"
         )
         self.python(["-c", runner])
 

@@ -270,9 +270,16 @@ def test_what_stands_beside_our_table_is_refused(tmp_path: Path) -> None:
 
 def test_tables_of_nodes(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(
-        "[tool.graphserve]\nentrypoint = 'app:Entry'\nmax_body_size ="
-        " '1MiB'\n[tool.graphserve.scale]\nR = 2\n[tool.graphserve.set.R]\ntimeout = 5\nwatchdog ="
-        " 'none'\nmax-memory = '2GiB'\nenv = {A = '1'}\n"
+        "[tool.graphserve]\n"
+        "entrypoint = 'app:Entry'\n"
+        "max_body_size = '1MiB'\n"
+        "[tool.graphserve.scale]\n"
+        "R = 2\n"
+        "[tool.graphserve.set.R]\n"
+        "timeout = 5\n"
+        "watchdog = 'none'\n"
+        "max-memory = '2GiB'\n"
+        "env = {A = '1'}\n"
     )
     settings = load({}, {}, tmp_path).settings
     assert (settings.target, settings.scale, settings.listen.max_body_size) == (
@@ -287,8 +294,13 @@ def test_tables_of_nodes(tmp_path: Path) -> None:
 
 def test_layers_of_nodes_are_merged_option_by_option(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(
-        "[tool.graphserve.scale]\na = 1\nb = 1\nc = 1\n[tool.graphserve.set.a]\nqueue = 1\ntimeout"
-        " = 1\n"
+        "[tool.graphserve.scale]\n"
+        "a = 1\n"
+        "b = 1\n"
+        "c = 1\n"
+        "[tool.graphserve.set.a]\n"
+        "queue = 1\n"
+        "timeout = 1\n"
     )
     flags = {"entrypoint": "app:Entry", "scale": ("a=3",), "set": ("a.timeout=3",)}
     settings = load(
@@ -462,8 +474,12 @@ class TestEnvFile:
             "GRAPHSERVE_PORT=2\nGRAPHSERVE_HOST=::2\nGRAPHSERVE_BACKLOG=2\n"
         )
         (tmp_path / "pyproject.toml").write_text(
-            "[tool.graphserve]\nenv-file = '.env'\nport = 3\nhost = '::3'\nworkers = 3\nentrypoint"
-            " = 'a:B'"
+            "[tool.graphserve]\n"
+            "env-file = '.env'\n"
+            "port = 3\n"
+            "host = '::3'\n"
+            "workers = 3\n"
+            "entrypoint = 'a:B'"
         )
         settings = load({}, {"GRAPHSERVE_PORT": "1"}, tmp_path).settings
         listen = settings.listen

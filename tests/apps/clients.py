@@ -175,8 +175,14 @@ def pieces_in_thread() -> Iterator[bytes]:
 # What may not stand in a head: method, target, headers. `POST /note` with what is smuggled would
 # execute it.
 SMUGGLED = (
-    "x\r\ncontent-length: 0\r\n\r\nPOST /note HTTP/1.1\r\nhost: x\r\ncontent-length:"
-    ' 20\r\n\r\n{"word": "smuggled"}'
+    "x\r\n"
+    "content-length: 0\r\n"
+    "\r\n"
+    "POST /note HTTP/1.1\r\n"
+    "host: x\r\n"
+    "content-length: 20\r\n"
+    "\r\n"
+    '{"word": "smuggled"}'
 )
 HOSTILE: list[tuple[str, str, dict[str, str]]] = [
     *(("POST", "/note", {"x-user": f"a{end}b"}) for end in ("\r\n", "\n", "\r", "\0", "\x0b", "\x0c", "\x7f", "\x01")),

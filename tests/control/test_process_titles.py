@@ -56,11 +56,12 @@ def test_a_title_fits_into_what_is_there(room: int) -> None:
 
 def test_what_python_knows_of_its_command_line_stays() -> None:
     code = (
-        "import sys\nfrom graphserve.system.process_title import name_process\nbefore ="
-        " [*sys.argv], [*sys.orig_argv]\nname_process('A[0]', 'worker')\nassert (sys.argv,"
-        " sys.orig_argv) =="
-        " before\nprint(open('/proc/self/cmdline').read().rstrip(chr(0)).replace(chr(0), '|'),"
-        " open('/proc/self/comm').read())"
+        "import sys\n"
+        "from graphserve.system.process_title import name_process\n"
+        "before = [*sys.argv], [*sys.orig_argv]\n"
+        "name_process('A[0]', 'worker')\n"
+        "assert (sys.argv, sys.orig_argv) == before\n"
+        "print(open('/proc/self/cmdline').read().rstrip(chr(0)).replace(chr(0), '|'), open('/proc/self/comm').read())"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=os.path.dirname(__file__)

@@ -178,8 +178,9 @@ def test_a_failed_start_says_why(listener: Manager) -> None:
 
 def test_a_stop_in_the_middle_of_a_start_is_told(tmp_path: Path, listener: Manager) -> None:
     waits = (
-        "    def __init__(self) -> None:\n        open('begun', 'w').close()\n       "
-        " __import__('time').sleep(600)\n"
+        "    def __init__(self) -> None:\n"
+        "        open('begun', 'w').close()\n"
+        "        __import__('time').sleep(600)\n"
     )
     (tmp_path / "app.py").write_text(APP.replace("class Leaf:\n", f"class Leaf:\n{waits}"))
     graph = Served("app:Top", cwd=tmp_path, env={"NOTIFY_SOCKET": listener.address})
@@ -202,8 +203,10 @@ CHANGES = {
     "a new service does not start": (
         "    @api\n    async def x(self) -> int",
         (
-            "    async def __aenter__(self) -> None:\n        raise OSError\n\n    @api\n    async"
-            " def x(self) -> str"
+            "    async def __aenter__(self) -> None:\n"
+            "        raise OSError\n\n"
+            "    @api\n"
+            "    async def x(self) -> str"
         ),
         "2 of 2 services ready",
     ),

@@ -176,8 +176,10 @@ def _wait(neighbour: socket.socket) -> float:
 
 def _request(path: str, body: bytes, format: str, chunk: int) -> bytes:
     head = (
-        f"POST /{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type:"
-        f" {format}\r\n"
+        f"POST /{path} HTTP/1.1\r\n"
+        "Host: localhost\r\n"
+        "Connection: close\r\n"
+        f"Content-Type: {format}\r\n"
     )
     if not chunk:
         return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body

@@ -46,11 +46,22 @@ def test_a_worker_that_is_told_to_end_by_hand_is_replaced_without_loss() -> None
 def test_a_crash_loop_ends_as_a_failed_node(tmp_path: Path) -> None:
     flag = tmp_path / "crash"
     (tmp_path / "app.py").write_text(
-        "import os\nfrom graphserve import api, depends, service\n\n\n@service\nclass Leaf:\n   "
-        f" def __init__(self) -> None:\n        if os.path.exists({str(flag)!r}):\n           "
-        " raise OSError('the disk is gone')\n\n    @api\n    async def x(self) -> int:\n       "
-        " return 1\n\n\n@service\nclass Top:\n    leaf = depends(Leaf)\n\n    @api\n    async def"
-        " x(self) -> int:\n        return await self.leaf.x()\n"
+        "import os\n"
+        "from graphserve import api, depends, service\n\n\n"
+        "@service\n"
+        "class Leaf:\n"
+        "    def __init__(self) -> None:\n"
+        f"        if os.path.exists({str(flag)!r}):\n"
+        "            raise OSError('the disk is gone')\n\n"
+        "    @api\n"
+        "    async def x(self) -> int:\n"
+        "        return 1\n\n\n"
+        "@service\n"
+        "class Top:\n"
+        "    leaf = depends(Leaf)\n\n"
+        "    @api\n"
+        "    async def x(self) -> int:\n"
+        "        return await self.leaf.x()\n"
     )
     with served("app:Top", cwd=tmp_path) as graph, graph.client() as client:
         flag.touch()
@@ -72,9 +83,14 @@ def test_a_crash_loop_ends_as_a_failed_node(tmp_path: Path) -> None:
 
 def test_children_of_a_dead_worker_die_with_it(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
-        "import subprocess\nfrom graphserve import api, service\n\n\n@service\nclass Top:\n   "
-        " @api\n    async def spawn(self) -> int:\n        self.child = subprocess.Popen(['sleep',"
-        " '600'])\n        return self.child.pid\n"
+        "import subprocess\n"
+        "from graphserve import api, service\n\n\n"
+        "@service\n"
+        "class Top:\n"
+        "    @api\n"
+        "    async def spawn(self) -> int:\n"
+        "        self.child = subprocess.Popen(['sleep', '600'])\n"
+        "        return self.child.pid\n"
     )
     with served("app:Top", cwd=tmp_path) as graph, graph.client() as client:
         child = client.post("/spawn", json={}).json()

@@ -19,8 +19,9 @@ pytestmark = pytest.mark.slow
 
 LIMIT = 5  # seconds that `__init__` has
 HANG = (
-    "import os, sys, time\nif {condition}: open('hangs', 'w').close()\nwhile {condition}:"
-    " time.sleep(0.01)\n"
+    "import os, sys, time\n"
+    "if {condition}: open('hangs', 'w').close()\n"
+    "while {condition}: time.sleep(0.01)\n"
 )
 IN_RESOLVER = HANG.format(condition="'resolve' in sys.orig_argv")
 IN_WORKER = HANG.format(condition="'worker' in sys.orig_argv and os.path.exists('hold')")

@@ -324,8 +324,9 @@ def test_a_worker_that_dies_while_its_successor_starts_leaves_one_in_its_slot(
     hold = steered.folder / "hold"
     hold.touch()
     waits = (
-        "        import os, time\n        while os.path.exists('hold'):\n           "
-        " time.sleep(0.01)"
+        "        import os, time\n"
+        "        while os.path.exists('hold'):\n"
+        "            time.sleep(0.01)"
     )
     steered.write(leaf=LEAF.replace("        pass", waits).replace("x + 1", "x + 2"))
     old = min((row for row in steered.ps() if row["node"] == "Leaf"), key=lambda row: row["slot"])[

@@ -98,9 +98,11 @@ def test_a_group_with_no_end_of_children_is_ended_but_for_who_cleans_up() -> Non
     tracker = "import sys, os; os.read(0, 1)  # multiprocessing.resource_tracker import main"
     forks = "import os\nwhile True:\n    if not os.fork(): os._exit(0)\n    os.waitpid(-1, 0)"
     leader = (
-        f"import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', {tracker!r}],"
-        " stdin=subprocess.PIPE)\nsubprocess.Popen([sys.executable, '-c',"
-        f" {forks!r}])\nprint(child.pid, flush=True)\nchild.wait()"
+        "import subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {tracker!r}], stdin=subprocess.PIPE)\n"
+        f"subprocess.Popen([sys.executable, '-c', {forks!r}])\n"
+        "print(child.pid, flush=True)\n"
+        "child.wait()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", leader], stdout=subprocess.PIPE, start_new_session=True
@@ -119,14 +121,24 @@ def test_a_group_with_no_end_of_children_is_ended_but_for_who_cleans_up() -> Non
 
 def test_a_child_that_ignores_its_end_does_not_hold_the_stop_up(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(
-        "import multiprocessing, os, signal, time\nfrom graphserve import api, service\n\n\ndef"
-        " stay(daemon):\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n   "
-        " open(f'began-{daemon}', 'w').close()\n    time.sleep(600)\n\n\n@service\nclass Top:\n   "
-        " async def __aenter__(self):\n        fork = multiprocessing.get_context('fork')\n       "
-        " for daemon in (True, False):\n            fork.Process(target=stay, args=(daemon,),"
-        " daemon=daemon).start()\n        while not (os.path.exists('began-True') and"
-        " os.path.exists('began-False')):\n            time.sleep(0.005)\n\n    async def"
-        " __aexit__(self, *exc): ...\n\n    @api\n    async def x(self) -> int:\n        return 1\n"
+        "import multiprocessing, os, signal, time\n"
+        "from graphserve import api, service\n\n\n"
+        "def stay(daemon):\n"
+        "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "    open(f'began-{daemon}', 'w').close()\n"
+        "    time.sleep(600)\n\n\n"
+        "@service\n"
+        "class Top:\n"
+        "    async def __aenter__(self):\n"
+        "        fork = multiprocessing.get_context('fork')\n"
+        "        for daemon in (True, False):\n"
+        "            fork.Process(target=stay, args=(daemon,), daemon=daemon).start()\n"
+        "        while not (os.path.exists('began-True') and os.path.exists('began-False')):\n"
+        "            time.sleep(0.005)\n\n"
+        "    async def __aexit__(self, *exc): ...\n\n"
+        "    @api\n"
+        "    async def x(self) -> int:\n"
+        "        return 1\n"
     )
     with served("app:Top", cwd=tmp_path) as graph:
         (worker,) = graph.workers()
