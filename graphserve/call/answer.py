@@ -212,9 +212,10 @@ class Answer:
             RuntimeError: a stream cannot be answered so.
         """
         self.close()
-        if self._status != 200:
+        if self._status >= 300 or self.bodiless:
             raise RuntimeError(
-                f"a stream is answered with status 200, and answer.status = {self._status} was set"
+                "a stream is answered with a status that has a body, from 200 to 299, and"
+                f" answer.status = {self._status} was set"
             )
         if self._media_type is not None and raw:
             return self._media_type.encode("latin-1")

@@ -47,12 +47,12 @@ _open: set[Connection] = set()
 class Receiver(Protocol):
     """What waits for the answer on a connection: an `Exchange`."""
 
-    streams: bool  # whether it takes the body of a 200 in chunks, as they come
+    streams: bool  # whether it takes the body of a success in chunks, as they come
     # whether its answer has no body, whatever the headers say of one: it asked with HEAD
     bodiless: bool
 
-    def head(self, headers: list[tuple[bytes, bytes]]) -> None:
-        """Take the headers of a 200 whose body comes in chunks."""
+    def head(self, headers: list[tuple[bytes, bytes]], status: int = 200) -> None:
+        """Take the headers and the status of a success whose body comes in chunks."""
 
     def chunk(self, data: bytes) -> None:
         """Take a part of that body."""
@@ -296,9 +296,9 @@ class Connection:
         status = self._parser.get_status_code()
         if status in BODILESS or (receiver.bodiless and status >= 200):
             self._end_with_head(status)
-        elif receiver.streams and status == 200:
+        elif receiver.streams and 200 <= status < 300:
             self._streaming = True
-            receiver.head(self._headers)
+            receiver.head(self._headers, status)
 
     def on_body(self, chunk: bytes) -> None:
         """Take a part of the body from the parser."""

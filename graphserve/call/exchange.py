@@ -250,7 +250,7 @@ class Exchange(Generic[RequestT]):
         if self.upload is not None:
             self.feed(connection)
 
-    def head(self, headers: Headers) -> None:
+    def head(self, headers: Headers, status: int = 200) -> None:
         """Take the head of an answer that is a stream: does nothing, since no stream is awaited."""
 
     def chunk(self, data: bytes) -> None:

@@ -69,7 +69,7 @@ class NotConnected(DeadlineExceeded):
 class HttpExchange(PiecewiseExchange[bytes]):
     """One request of an httpx client, whose answer is the bytes of a response.
 
-    The body of a 200 comes in pieces, as they are made.
+    The body of a success comes in pieces, as they are made.
 
     Args:
         bodiless: whether it asks with HEAD.
@@ -83,6 +83,7 @@ class HttpExchange(PiecewiseExchange[bytes]):
         "headers",
         "latest",
         "pieces",
+        "status",
         "write_timeout",
     )
     trust = MADE
@@ -111,6 +112,7 @@ class HttpExchange(PiecewiseExchange[bytes]):
         self.feeding: asyncio.Task[None] | None = None
         # what has come of the answer
         self.headers: Headers | None = None  # once it has begun
+        self.status = 200
         self.pieces: deque[bytes] = deque()
         self.latest = b""
 
@@ -124,10 +126,11 @@ class HttpExchange(PiecewiseExchange[bytes]):
         ):
             self.connecting = self.loop.call_later(connect, self._not_connected)
 
-    def head(self, headers: Headers) -> None:
+    def head(self, headers: Headers, status: int = 200) -> None:
         """Begin the answer; from here on it cannot be sent again."""
         self.headers = list(headers)
-        super().head(headers)
+        self.status = status
+        super().head(headers, status)
         if self.connecting is not None:
             self.connecting.cancel()
         # Mostly the rest is in what is being read just now: then it is one answer, and not one that
@@ -226,7 +229,7 @@ class HttpExchange(PiecewiseExchange[bytes]):
     def _open(self) -> None:
         """Give the head to whoever waits for the answer, which comes in pieces."""
         if not self.reply.done():
-            self.reply.set_result((200, self.headers, None))
+            self.reply.set_result((self.status, self.headers, None))
             self.reply.wake(at_once=asyncio.current_task(self.loop) is None)
 
     def _not_connected(self) -> None:

@@ -57,7 +57,7 @@ class PiecewiseExchange(Exchange[RequestT]):
         # a producer in this process that waits for room
         self.room_waiter: asyncio.Future[None] | None = None
 
-    def head(self, headers: Headers) -> None:
+    def head(self, headers: Headers, status: int = 200) -> None:
         """Begin the answer; from here on it cannot be sent again."""
         self.last = self.loop.time()
         if self.timer is not None:

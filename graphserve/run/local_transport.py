@@ -111,13 +111,14 @@ class ExchangeSink:
     def __init__(self, exchange: AnyExchange, headers: Headers) -> None:
         self.exchange = exchange
         self.headers = headers
+        self.status = 200
         self.begun = False
 
     def write(self, data: bytes) -> None:
         """Give an item to the consumer; the first one begins the answer."""
         if not self.begun:
             self.begun = True
-            self.exchange.head(self.headers)
+            self.exchange.head(self.headers, self.status)
         self.exchange.chunk(data)
 
     @property
@@ -227,13 +228,14 @@ class BodySink(ExchangeSink):
                 return
             self.headers = _headers(self.headers, answer)
         end = b"" if isinstance(self.format, MediaFormat) else self.format.end()
-        self.exchange.answered(200, self.headers, end)
+        self.exchange.answered(self.status, self.headers, end)
 
     def _begin(self, answer: Answer) -> None:
         """Take no changes of the answer any more."""
         media_type = answer.begin_stream(raw=isinstance(self.format, MediaFormat))
         if media_type is not None:
             self.headers = [(CONTENT_TYPE, media_type), *self.headers[1:]]
+        self.status = answer.status
 
     def fail(self, error: BaseException) -> None:
         """End the answer with what the API raised."""
@@ -257,7 +259,7 @@ class BodySink(ExchangeSink):
             self.exchange.chunk(last)
             self.exchange.lost(CUT, unread=False)
         else:
-            self.exchange.answered(200, self.headers, last)
+            self.exchange.answered(self.status, self.headers, last)
 
 
 def _headers(ours: Headers, answer: Answer) -> Headers:

@@ -89,15 +89,17 @@ def test_a_media_type_that_the_result_cannot_have_is_an_error(post: Post, graph:
     graph.wait_log("answer.media_type = 'text/csv' is for a result of str or bytes")
 
 
-def test_a_stream_has_headers_and_no_other_status(post: Post) -> None:
+@pytest.mark.parametrize("status", [200, 201, 202, 206])
+def test_a_stream_has_the_headers_and_the_status_that_were_set(post: Post, status: int) -> None:
     for count in (0, 2):
-        answer = post("/items", json={"count": count})
+        answer = post("/items", json={"count": count, "status": status})
+        assert answer.status_code == status
         lines = answer.text.splitlines()
         assert lines[:count] == [str(number) for number in range(count)]
         assert said(answer) == ["caf\xe9", "max-age=5", COOKIES]
         assert answer.headers.get_list("cache-control") == ["max-age=5"]
         assert not count or "on its way already" in lines[-1]
-        for wrong in ({"status": 201}, {"media_type": "text/csv"}):
+        for wrong in ({"status": 204}, {"status": 303}, {"media_type": "text/csv"}):
             assert post("/items", json={"count": count, **wrong}).status_code == 500
 
 
@@ -134,6 +136,8 @@ def test_below_only_the_result_travels(graph: Served, local: Ask) -> None:
         ("say", {"status": 303}, 303, "303"),
         ("items", {"count": 2}, 200, "0\n1\n"),
         ("items", {"count": 0}, 200, ""),
+        ("items", {"count": 2, "status": 202}, 202, "0\n1\n"),
+        ("items", {"count": 0, "status": 202}, 202, ""),
     ],
 )
 def test_an_httpx_client_gets_the_answer_as_it_was_said(
@@ -144,7 +148,7 @@ def test_an_httpx_client_gets_the_answer_as_it_was_said(
     for found in (answer.json(), local("below_by_httpx", api=api, arguments=arguments)):
         assert found == [status, text, "caf\xe9", "max-age=5", COOKIES]
     with graph.client() as client:
-        wrong = {"api": "items", "arguments": {"count": arguments.get("count", 0), "status": 201}}
+        wrong = {"api": "items", "arguments": {"count": arguments.get("count", 0), "status": 303}}
         assert client.post("/below_by_httpx", json=wrong).json()[0] == 500
     assert local("below_by_httpx", **wrong)[0] == 500
 

@@ -142,16 +142,19 @@ class RelaySink:
         self._content_type = formats.stream_format(request.accepts).value
         self.begun = False
         self._fields: Fields = ()
+        self._status = 200
 
     def take_head(self, headers: Fields) -> None:
-        """Take the headers that user code has set where the stream is made."""
+        """Take the headers and the status that user code has set where the stream is made."""
         said = dict(headers)
         self._content_type = said.get(CONTENT_TYPE, self._content_type)
         packed = said.get(ANSWER)
         if packed is not None:
             from graphserve.call.answer import RelayedAnswer
 
-            self._fields = RelayedAnswer(packed).fields()
+            answer = RelayedAnswer(packed)
+            self._fields = answer.fields()
+            self._status = answer.status
 
     def write(self, data: bytes) -> None:
         """Pass a part of the sibling's answer on."""
@@ -175,7 +178,8 @@ class RelaySink:
         if not whole:
             self.request.close_after_answer()
         last = b"0\r\n\r\n" if whole and not self.request.http_1_0 else b""
-        self.request.finish(200, self._begin() + last)
+        begin = self._begin()
+        self.request.finish(self._status, begin + last)
 
     def _begin(self) -> bytes:
         """Return the head of the answer, if that is not on its way."""
@@ -188,6 +192,7 @@ class RelaySink:
             self.request.keep_alive,
             not self.request.http_1_0,
             self._fields,
+            self._status,
         )
 
 
@@ -219,7 +224,7 @@ class _Streamed(_Relayed):
         super().__init__(loop, lane, node, request, deadline_ns, slack, 0, _raw, upload)
         self.sink = sink
 
-    def head(self, headers: list[tuple[bytes, bytes]]) -> None:
+    def head(self, headers: list[tuple[bytes, bytes]], status: int = 200) -> None:
         """Stop the deadline here: the stream has begun."""
         if self.timer is not None:  # from here on the sibling watches the time between items
             self.timer.cancel()

@@ -61,7 +61,6 @@ _NO_SNIFFING = b"x-content-type-options: nosniff\r\n"
 _MEDIA_LINES = CONTENT_TYPE + b": %s\r\n" + _NO_SNIFFING
 _LENGTH_LINE = CONTENT_LENGTH + b": %d\r\n"
 _REQUEST_ID_LINE = REQUEST_ID + b": %s\r\n"
-_STREAM = STATUS_OK + CONTENT_TYPE + b": "
 _STREAM_TYPES = frozenset(format.value for format in StreamFormat)
 _END = b"\r\n"
 RESET_CONTENT = 205  # has a length, 0, where the other statuses without a body have none
@@ -169,9 +168,10 @@ class Responder:
         keep: bool,
         chunked: bool,
         fields: Fields = (),
+        status: int = 200,
     ) -> bytes:
-        """Return the head of an answer that is a stream, with the headers that user code has
-        set.
+        """Return the head of an answer that is a stream, with the headers and the status that user
+        code has set.
         """
         lines = [b"\r\n", *(b"%s: %s\r\n" % field for field in fields)]
         if not any(name == CACHE_CONTROL for name, _ in fields):
@@ -180,7 +180,7 @@ class Responder:
             lines.append(_NO_SNIFFING)
         ending = self._ending(name for name, _ in fields)
         return b"".join((
-            _STREAM, content_type, *lines,
+            _STATUS[status], CONTENT_TYPE, b": ", content_type, *lines,
             CHUNKED if chunked else b"",
             _REQUEST_ID_LINE % request_id if self.public else b"",
             ending, _END if keep else _CLOSE_END,
@@ -322,6 +322,7 @@ class HttpSink:
             format if isinstance(format, MediaFormat) else formats.item_format(request.accepts)
         )
         self.begun = False
+        self._status = 200
         # HTTP/1.0 knows no chunks: there the end of the connection ends the stream
         self.chunked = not request.http_1_0
 
@@ -375,10 +376,8 @@ class HttpSink:
                 return
         end = b"" if isinstance(self.format, MediaFormat) else self.format.end()
         last = self._chunk(end) if end else b""
-        self.request.finish(
-            200,
-            (b"" if self.begun else self._head()) + last + (b"0\r\n\r\n" if self.chunked else b""),
-        )
+        begin = b"" if self.begun else self._head()
+        self.request.finish(self._status, begin + last + (b"0\r\n\r\n" if self.chunked else b""))
 
     def fail(self, error: BaseException) -> None:
         """End the stream with an error; where no item was sent, the error is the whole answer."""
@@ -407,12 +406,13 @@ class HttpSink:
         if not whole:
             request.close_after_answer()
         end = self._chunk(last) if last else b""
-        request.finish(200, end + (b"0\r\n\r\n" if whole else b""))
+        request.finish(self._status, end + (b"0\r\n\r\n" if whole else b""))
 
     def _begin(self, said: Answer) -> None:
         """Take no changes of the answer any more."""
         if (media_type := said.begin_stream(raw=isinstance(self.format, MediaFormat))) is not None:
             self._content_type = media_type
+        self._status = said.status
 
     def _chunk(self, data: bytes) -> bytes:
         return b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data
@@ -423,11 +423,15 @@ class HttpSink:
         responder = self.request.responder
         request_id, keep = self.request.context.request_id, self.request.keep_alive
         fields: Fields = ()
+        status = self._status
         if (said := self._said) is not None:
             fields = said.fields()
-            if self.request.trust is RELAYED:
+            if self.request.trust is RELAYED:  # who passes it on says them
                 fields = [(ANSWER, said.pack(self._content_type))]
-        return responder.stream_head(self._content_type, request_id, keep, self.chunked, fields)
+                status = 200
+        return responder.stream_head(
+            self._content_type, request_id, keep, self.chunked, fields, status
+        )
 
 
 class EventSink(HttpSink):
