@@ -27,7 +27,7 @@ class Waiting:
         self.losses: list[tuple[str, bool]] = []
         self.over = asyncio.Event()
 
-    def head(self, headers: list[tuple[bytes, bytes]]) -> None:
+    def head(self, headers: list[tuple[bytes, bytes]], status: int = 200) -> None:
         raise AssertionError("this one takes no stream")
 
     def chunk(self, data: bytes) -> None:

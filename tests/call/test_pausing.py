@@ -21,7 +21,7 @@ class Reader:
         self.got = b""
         self.over = asyncio.Event()
 
-    def head(self, headers: list[tuple[bytes, bytes]]) -> None:
+    def head(self, headers: list[tuple[bytes, bytes]], status: int = 200) -> None:
         pass
 
     def chunk(self, data: bytes) -> None:
