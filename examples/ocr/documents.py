@@ -1,12 +1,12 @@
-"""Documents of any kind, sorted: here the gateway that reads images is a node of a larger graph."""
+"""Documents of any kind, sorted into a table: here the gateway that reads images is a node."""
 
 from __future__ import annotations
 
 import asyncio
 import io
-from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import pyarrow as pa
 from app import Gateway as Ocr
 from kinds import Kinds
 from msgspec import Meta
@@ -22,23 +22,6 @@ FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
 Source = Literal["image", "text"]
 
 
-@dataclass(frozen=True)
-class Document:
-    """What a document is, and what it says.
-
-    Args:
-        source: where its text comes from.
-        kind: what kind of document it is.
-        score: how sure the model is of that, 0 to 1.
-        text: what it says.
-    """
-
-    source: Source
-    kind: str
-    score: float
-    text: str
-
-
 @service
 class Documents:
     """Sorts documents."""
@@ -49,11 +32,15 @@ class Documents:
     @api
     async def sort(
         self, files: Annotated[list[bytes], Meta(min_length=1, max_length=MOST)]
-    ) -> list[Document]:
+    ) -> pa.Table:
         """Tell what documents are, and what they say.
 
         Args:
             files: images, or text in UTF-8.
+
+        Returns:
+            A row a document: source ("image" or "text"), kind, score (how sure the model is of the
+            kind, 0 to 1), text.
 
         Raises:
             Problem: 422 for a file that is neither.
@@ -61,10 +48,14 @@ class Documents:
         calls = [self.read(number, file) for number, file in enumerate(files, 1)]
         read = await asyncio.gather(*calls)
         kinds = await self.kinds.tell([text for _, text in read])
-        return [
-            Document(source, kind.name, kind.score, text)
-            for (source, text), kind in zip(read, kinds, strict=True)
-        ]
+        return pa.table(
+            {
+                "source": [source for source, _ in read],
+                "kind": [kind.name for kind in kinds],
+                "score": [kind.score for kind in kinds],
+                "text": [text for _, text in read],
+            }
+        )
 
     async def read(self, number: int, file: bytes) -> tuple[Source, str]:
         """Where the text of a document comes from, and the text."""

@@ -207,6 +207,7 @@ def test_an_image_is_turned_as_the_camera_was_held(url: str) -> None:
 
 @pytest.mark.slow
 def test_documents_are_sorted() -> None:
+    parquet_file = pytest.importorskip("pyarrow.parquet", reason="needs pyarrow: the extra tables")
     served_as = documented("graphserve serve examples/ocr/documents.py")[2]
     command = documented("curl -F files=")
     shown = re.findall(r"^\[\n.*?^\]$", README, re.DOTALL | re.MULTILINE)[1]
@@ -220,6 +221,15 @@ def test_documents_are_sorted() -> None:
         command[-1] = command[-1].replace("http://127.0.0.1:8000", graph.url)
         done = subprocess.run([*command, "--silent"], cwd=ROOT, capture_output=True, timeout=60)
         assert json.loads(done.stdout) == close_to(json.loads(shown))
+        files = [("files", (OCR / "texts" / "letter.txt").read_bytes()), ("files", b"Total 3.50")]
+        lines = client.post("/sort", files=files, headers={"Accept": "text/csv"}).text.split("\n")
+        assert lines[0] == '"source","kind","score","text"'
+        assert lines[-2].startswith('"text","receipt",') and lines[-2].endswith(',"Total 3.50"')
+        parquet = documented("curl -F files=@examples/ocr/texts/letter.txt")
+        parquet[-3:] = [parquet[-3].replace("http://127.0.0.1:8000", graph.url)]
+        done = subprocess.run([*parquet, "--silent"], cwd=ROOT, capture_output=True, timeout=60)
+        table = parquet_file.read_table(io.BytesIO(done.stdout))
+        assert table.column("kind").to_pylist() == ["letter"]
         for file, why in unreadable.items():
             answer = client.post("/sort", files=[("files", b"fine"), ("files", file)])
             assert (answer.status_code, answer.json()["title"]) == (422, "Unreadable Document")
