@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from graphserve.config import Secrets
 from graphserve.graph.plan import EdgePlan, ListenPlan, NodePlan, Plan
 from graphserve.supervise.events import LogRecord, NodeState
 from graphserve.supervise.fleet import Fleet
@@ -261,12 +262,12 @@ class Bench:
     # what is done to it
 
     async def start(self) -> None:
-        await self.fleet.start(self.fleet.add_revision(self.plan, {}, None))
+        await self.fleet.start(self.fleet.add_revision(self.plan, {}, Secrets()))
 
     def reload(self, plan: Plan | None = None) -> asyncio.Task[None]:
         plan = plan or self.plan
         return self._change(
-            lambda: Reload(self.fleet, lambda words: None).run(plan, {}, None), old_first=False
+            lambda: Reload(self.fleet, lambda words: None).run(plan, {}, Secrets()), old_first=False
         )
 
     def scale(self, name: str, workers: int) -> asyncio.Task[None]:

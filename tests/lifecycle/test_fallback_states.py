@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from graphserve.config import Secrets
 from graphserve.supervise.fallback_process import (
     LOOKOUT_TRANSITIONS,
     PORT_TRANSITIONS,
@@ -303,7 +304,7 @@ def test_who_waits_while_the_graph_starts_is_answered(folder: Path) -> None:
     async def scene(port: Port) -> None:
         bench = port.bench
         bench.public.sock.listen()
-        bench.fleet.expect(PLAN, {}, None)
+        bench.fleet.expect(PLAN, {}, Secrets())
         assert port.fallback.phase is PortPhase.STARTING
         port.connect()
         start = asyncio.ensure_future(bench.start())
@@ -324,7 +325,7 @@ def test_a_stop_while_the_graph_starts(folder: Path, ready: bool) -> None:
     async def scene(port: Port) -> None:
         bench = port.bench
         bench.public.sock.listen()
-        bench.fleet.expect(PLAN, {}, None)
+        bench.fleet.expect(PLAN, {}, Secrets())
         port.connect()
         start = asyncio.ensure_future(bench.start())
         await bench.until(lambda: port.fallback.lookout is Lookout.SUSPICIOUS)
@@ -340,7 +341,7 @@ def test_a_stop_while_the_graph_starts(folder: Path, ready: bool) -> None:
 def test_a_stop_before_anybody_has_come_ends_the_port(folder: Path) -> None:
     async def scene(bench: Bench) -> None:
         fallback = bench.fleet.fallback
-        bench.fleet.expect(PLAN, {}, None)
+        bench.fleet.expect(PLAN, {}, Secrets())
         assert fallback.phase is PortPhase.STARTING
         await bench.fleet.drain()
         assert fallback.phase is PortPhase.ENDED
