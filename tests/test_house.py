@@ -40,6 +40,7 @@ HOMES = {
     "python_multipart": {"wire"},
     "rich": {"cli"},
     "starlette": {"worker"},
+    "torch": {"wire"},
     "tornado": {"supervise"},
     "uvicorn": {"worker"},
     "uvloop": {"worker"},

@@ -136,9 +136,25 @@ def admit(array: AnyArray, wanted: Demand) -> AnyArray:
         raise Misfit(f"Expected an array of dtype {wanted.dtype}, got {array.dtype}")
     if wanted.scalar is not None and not _is_of(array.dtype, wanted.scalar):
         raise Misfit(f"Expected an array of {wanted.scalar.__name__}, got {array.dtype}")
-    if (shape := wanted.shape) is not None and (
-        len(shape) != array.ndim
-        or any(n is not None and n != m for n, m in zip(shape, array.shape, strict=True))
+    if wanted.shape is not None:
+        check_shape("an array", array.shape, wanted.shape)
+    return array
+
+
+def check_shape(what: str, found: tuple[int, ...], shape: tuple[int | None, ...] | None) -> None:
+    """Check the shape of an array, or of what is like one.
+
+    Args:
+        what: it is, for messages.
+        found: its shape.
+        shape: the length of each axis, None for any; None: any shape.
+
+    Raises:
+        Misfit: it is another one.
+    """
+    if shape is not None and (
+        len(shape) != len(found)
+        or any(n is not None and n != m for n, m in zip(shape, found, strict=True))
     ):
         text = (
             "("
@@ -146,8 +162,7 @@ def admit(array: AnyArray, wanted: Demand) -> AnyArray:
             + ("," if len(shape) == 1 else "")
             + ")"
         )
-        raise Misfit(f"Expected an array of shape {text}, got {array.shape}", "value_error")
-    return array
+        raise Misfit(f"Expected {what} of shape {text}, got {found}", "value_error")
 
 
 def from_list(value: object) -> AnyArray:

@@ -25,7 +25,6 @@ import datetime
 import decimal
 import re
 import struct
-import sys
 import typing
 import uuid
 from collections.abc import Callable
@@ -392,8 +391,6 @@ def _split_reference(data: memoryview) -> tuple[memoryview, bytes]:
 def _refuse(value: object) -> typing.NoReturn:
     kind = type(value)
     name = type_hints.name_of(kind)
-    torch = sys.modules.get("torch")
-    hint = ": send value.numpy()" if torch is not None and isinstance(value, torch.Tensor) else ""
     if isinstance(value, Call):
         value._note_misuse()
         said = "a call that was not awaited cannot be sent: write 'await' before it"
@@ -404,7 +401,7 @@ def _refuse(value: object) -> typing.NoReturn:
         raise TypeError(
             f"a call that was not awaited cannot be sent ({name}): write 'await' before it"
         )
-    raise TypeError(f"a value of type {name} cannot be sent{hint}")
+    raise TypeError(f"a value of type {name} cannot be sent")
 
 
 def with_blobs(hint: Hint) -> Hint:

@@ -35,7 +35,7 @@ _BATCHED_RESULTS = ("any", "list", "tuple", "array", "union")
 _SUPPORTED = (
     "what can be sent: int, float, str, bool, None, bytes, list, dict, tuple, set, dataclasses,"
     " TypedDict, NamedTuple, Enum, Literal, date and time types, UUID, Decimal, msgspec.Struct,"
-    " pydantic models, numpy arrays, PIL.Image.Image, DataFrames, unions, Any"
+    " pydantic models, numpy arrays, PIL.Image.Image, tensors, DataFrames, unions, Any"
 )
 
 _FRAMEWORKS = frozenset(
@@ -629,9 +629,7 @@ _OF_LIBRARIES = {
     "re.Pattern": "annotate str, and compile it",
     "scipy.spmatrix": _NUMPY.format("its arrays data, indices and indptr"),
     "tensorflow.Tensor": _NUMPY.format("tensor.numpy()"),
-    "torch.Tensor": _NUMPY.format(
-        "tensor.numpy(force=True); torch.from_numpy(array.copy()) makes a tensor of it"
-    ),
+    "torch.Tensor": "annotate torch.Tensor, which takes all of them",
 }
 
 

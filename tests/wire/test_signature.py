@@ -344,7 +344,7 @@ def of_a_library(name: str, module: str) -> type:
         (of_a_library("DataFrame", "pandas.core.frame"), "annotate pandas.DataFrame"),
         (of_a_library("DataFrame", "polars.dataframe.frame"), "annotate polars.DataFrame"),
         (of_a_library("Table", "pyarrow.lib"), "annotate pyarrow.Table"),
-        (dict[str, of_a_library("Tensor", "torch")], "annotate np.ndarray, and send tensor.numpy"),  # type: ignore[misc]
+        (dict[str, of_a_library("Tensor", "torch")], "annotate torch.Tensor"),  # type: ignore[misc]
     ],
     ids=str,
 )

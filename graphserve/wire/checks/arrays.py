@@ -11,6 +11,7 @@ import msgspec
 
 from graphserve.wire import arrays, type_hints
 from graphserve.wire.exceptions import Misfit
+from graphserve.wire.media import tensors
 from graphserve.wire.type_hints import Hint
 
 # Takes a value of the type that it is for, and returns it, or another one in its place.
@@ -21,7 +22,11 @@ def admission(hint: Hint) -> Admit | None:
     """Return what checks the arrays in a value of this type, and returns the value; None if there
     can be none.
     """
-    return _build(hint, {}) if type_hints.contains(hint, "array") else None
+    return _build(hint, {}) if _has_arrays(hint) else None
+
+
+def _has_arrays(hint: Hint) -> bool:
+    return type_hints.contains(hint, "array") or type_hints.contains(hint, "tensor")
 
 
 def _build(hint: Hint, known: dict[object, list[Admit]]) -> Admit:
@@ -29,12 +34,12 @@ def _build(hint: Hint, known: dict[object, list[Admit]]) -> Admit:
     if part.kind == "array":
         wanted = arrays.demand(part.hint, part.metadata)
         return lambda value: arrays.admit(value, wanted)
+    if part.kind == "tensor":
+        demanded = tensors.demand(part.metadata)
+        return lambda value: tensors.admit(value, demanded)
     if part.kind == "fields":
         return _fields(part, known)
-    inner = [
-        _build(item.hint, known) if type_hints.contains(item.hint, "array") else None
-        for item in part.items
-    ]
+    inner = [_build(item.hint, known) if _has_arrays(item.hint) else None for item in part.items]
     if part.kind == "union":
         return _union(part, inner)
     if part.kind == "tuple":
@@ -105,11 +110,7 @@ def _fields(part: type_hints.Part, known: dict[object, list[Admit]]) -> Admit:
         cell = known[part.hint]
         return lambda value: cell[0](value)
     cell = known[part.hint] = []
-    inner = [
-        (item, _build(item.hint, known))
-        for item in part.items
-        if type_hints.contains(item.hint, "array")
-    ]
+    inner = [(item, _build(item.hint, known)) for item in part.items if _has_arrays(item.hint)]
     cell.append(_of_class(part.cls, inner))
     return cell[0]
 

@@ -33,7 +33,7 @@ def exact(hint: Hint) -> Looks | None:
         return None
     if (kinds := _kinds(part)) is not None:
         return lambda value: type(value) in kinds
-    if (name := part.kind) in NAMES:
+    if (name := part.kind) in NAMES and not part.metadata:
         return lambda value: name_of_kind(value) == name
     if part.metadata:
         return _never

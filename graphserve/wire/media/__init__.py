@@ -4,6 +4,9 @@
     kinds        the table of kinds: one `MediaKind` a kind, which all that follow ask
     octets       bytes
     images       pictures as files; pixels is how they pass between services
+    npy          arrays as files
+    tensors      tensors of PyTorch
+    tables       tables of pandas, polars and pyarrow; arrow_costs bounds what they become
     files        which parameters and results are files, and of which kind
     bodies       turns a form, or a file, into arguments
     text         reads arguments that are text, in forms and in URLs, as their types say

@@ -7,7 +7,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Literal
 
-KindName = Literal["arrow", "image", "pandas", "polars"]
+KindName = Literal["arrow", "image", "pandas", "polars", "tensor"]
 
 # by the package and the name of the class
 _KINDS: dict[str, KindName] = {
@@ -15,6 +15,7 @@ _KINDS: dict[str, KindName] = {
     "pandas.DataFrame": "pandas",
     "polars.DataFrame": "polars",
     "pyarrow.Table": "arrow",
+    "torch.Tensor": "tensor",
 }
 NAMES: frozenset[str] = frozenset(_KINDS.values())
 

@@ -14,6 +14,7 @@ from graphserve.wire.media.images import Images
 from graphserve.wire.media.npy import ArrayFiles
 from graphserve.wire.media.octets import Octets
 from graphserve.wire.media.tables import TABLES
+from graphserve.wire.media.tensors import Tensors
 from graphserve.wire.media.texts import Texts
 
 
@@ -131,7 +132,7 @@ class PackedKind(MediaKind, Protocol):
         ...
 
 
-PACKED: Mapping[str, PackedKind] = {"image": Images(), **TABLES}
+PACKED: Mapping[str, PackedKind] = {"image": Images(), "tensor": Tensors(), **TABLES}
 TEXT: MediaKind = Texts()  # of results of `str` only, whose `Media` says so
 KINDS: Mapping[str, MediaKind] = {"bytes": Octets(), "array": ArrayFiles(), **PACKED}
 _BY_MARK = {kind.mark: kind for kind in PACKED.values()}

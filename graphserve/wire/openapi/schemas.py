@@ -12,6 +12,7 @@ import msgspec
 
 from graphserve.system import own_json
 from graphserve.wire import arrays, pydantic_models, type_hints
+from graphserve.wire.media import tensors
 from graphserve.wire.media.classes import kind_of_class
 from graphserve.wire.media.kinds import PACKED
 from graphserve.wire.openapi.time_formats import Json, add_formats
@@ -189,6 +190,13 @@ def _kind_of(scalar: type | None) -> str:
 
 
 def _describe_array(part: type_hints.Part) -> Hint:
+    if part.kind == "tensor" and part.metadata:
+        demanded = tensors.demand(part.metadata)
+        said = array_schema(arrays.Demand(None, None, demanded.shape))
+        dtype = str(demanded.dtype).removeprefix("torch.") if demanded.dtype else "any dtype"
+        described = str(said["description"]).replace("any dtype", dtype, 1)
+        said["description"] = described.replace("An array", "A tensor", 1)
+        return Annotated[part.origin, msgspec.Meta(extra_json_schema=said)]
     if part.kind != "array":
         return None
     schema = array_schema(arrays.demand(part.hint, part.metadata))
