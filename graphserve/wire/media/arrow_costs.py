@@ -11,6 +11,7 @@ Only this file and `tables` know pyarrow, which is imported where an API has a t
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
@@ -28,7 +29,6 @@ from graphserve.wire.exceptions import Misfit
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
 
 def most_bytes(came: int) -> int:
@@ -82,9 +82,15 @@ def check_columns(names: list[str]) -> None:
         )
     seen: set[str] = set()
     for name in names:
+        _check_name(name)
         if name in seen:
             raise Misfit(f"a table has two columns {_short(name)}", "value_error")
         seen.add(name)
+
+
+def _check_name(name: str) -> None:
+    if "\0" in name:  # (of which polars makes a string of C's)
+        raise Misfit("the name of a column has a character NUL", "value_error")
 
 
 def _weight(array: pa.Array, depth: int) -> int:
@@ -102,6 +108,8 @@ def _weight(array: pa.Array, depth: int) -> int:
         if types.is_nested(kind.value_type) or types.is_dictionary(kind.value_type):
             raise Misfit(f"type {_short(str(kind))} is not accepted", "value_error")
         return TABLE_CELL * rows + _weight(array.dictionary, depth) + _said(array)
+    if types.is_temporal(kind) and not types.is_interval(kind):
+        _check_times(array)
     if types.is_null(kind) or types.is_boolean(kind) or types.is_primitive(kind):
         plain = types.is_null(kind) or types.is_boolean(kind) or not types.is_date(kind)
         return (TABLE_CELL if plain else TABLE_TEXT) * rows
@@ -116,11 +124,56 @@ def _weight(array: pa.Array, depth: int) -> int:
     elif types.is_map(kind):
         inner = _weight(array.keys, depth - 1) + _weight(array.items, depth - 1)
     elif types.is_struct(kind) and kind.num_fields:
+        for index in range(kind.num_fields):
+            _check_name(kind.field(index).name)
         fields = (array.field(index) for index in range(kind.num_fields))
         inner = sum(_weight(field, depth - 1) for field in fields)
     else:
         raise Misfit(f"type {_short(str(kind))} is not accepted", "value_error")
     return TABLE_NESTED * rows + inner
+
+
+_DAY = 86_400  # seconds
+_FIRST_DAY = -719_162 + 1  # of Python's dates, counted from 1970, and the last; a day less, since
+_LAST_DAY = 2_932_896 - 1  # in its time zone a moment may be one of the day beside it
+_MOST_DAYS = 999_999_999  # of a timedelta
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_OFFSET_OF_ZONE = re.compile(r"[+-](?:[01]\d|2[0-3]):[0-5]\d\Z")
+
+
+def _check_times(array: pa.Array) -> None:
+    """Check that all moments and durations are such as Python has."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import types
+
+    kind = array.type
+    if types.is_date(kind):
+        unit = 1_000 * _DAY if types.is_date64(kind) else 1  # of a day
+        least, most = _FIRST_DAY * unit, _LAST_DAY * unit
+    else:
+        unit = _PER_SECOND[kind.unit] * _DAY
+        if types.is_timestamp(kind):
+            least, most = _FIRST_DAY * unit, _LAST_DAY * unit
+            _check_zone(kind.tz)
+        elif types.is_duration(kind):
+            least, most = -_MOST_DAYS * unit, _MOST_DAYS * unit
+        else:
+            least, most = 0, unit - 1
+    found = pc.min_max(array.view(pa.int32() if kind.bit_width == 32 else pa.int64()))
+    if found["min"].is_valid and (found["min"].as_py() < least or found["max"].as_py() > most):
+        raise Misfit("a time in it is out of range: years 1 to 9999 are accepted", "value_error")
+
+
+def _check_zone(name: str | None) -> None:
+    if name is None or _OFFSET_OF_ZONE.match(name):
+        return
+    import zoneinfo
+
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise Misfit(f"time zone {_short(name)} is not known", "value_error") from None
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -282,42 +335,99 @@ _PACKED_SIZE = 3
 _OF_TYPE = {_DATA_PAGE: 5, _DICTIONARY_PAGE: 7, _DATA_PAGE_V2: 8}
 _VALUES = 1
 _ENCODING = {_DATA_PAGE: 2, _DICTIONARY_PAGE: 2, _DATA_PAGE_V2: 4}
-_MOST_GROUPS = 10_000
+_PARQUET = b"PAR1"
+_ENDS = struct.Struct("<I4s")  # how it ends: the length of what is said in front of it
+_GROUPS = 4  # fields of `FileMetaData`, …
+_COLUMNS = 1  # of `RowGroup`,
+_ROWS = 3
+_OTHER_FILE = 1  # of `ColumnChunk`,
+_METADATA = 3
+_KIND = 1  # of `ColumnMetaData`
+_PATH = 3
+_COMPRESSED = 7
+_FIRST_PAGE = 9
+_DICTIONARY_AT = 11
+_TEXT = 6  # kinds of columns
+_FIXED_TEXT = 7
 
 
-def check_parquet(data: memoryview, metadata: pq.FileMetaData) -> None:
-    """Check what a Parquet file would be unpacked.
-
-    Args:
-        data: the file.
-        metadata: what is said at its end.
+def check_parquet(data: memoryview) -> None:
+    """Check what a Parquet file would be unpacked; its end is read here too, since pyarrow has it
+    end the process where something in it is wrong.
 
     Raises:
         Misfit: it would be too large, or is broken.
     """
     came = data.nbytes
     left = most_bytes(came)
-    groups = metadata.num_row_groups
-    if metadata.num_columns > TABLE_COLUMNS or groups > _MOST_GROUPS:
-        raise Misfit(f"a table has more than {TABLE_COLUMNS:,} columns", "value_error")
-    for index in range(groups):
-        group = metadata.row_group(index)
-        if group.num_rows < 0 or group.num_rows * TABLE_CELL * max(1, group.num_columns) > left:
+    for columns, rows in _groups(data):
+        if rows < 0 or rows * TABLE_CELL * max(1, len(columns)) > left:
             raise too_large(came)
-        for number in range(group.num_columns):
-            left -= _chunk(data, group.column(number), left, came)
+        for column in columns:
+            left -= _chunk(data, column, left, came)
             if left < 0:
                 raise too_large(came)
 
 
-def _chunk(data: memoryview, chunk: pq.ColumnChunkMetaData, left: int, came: int) -> int:
+class _Column(NamedTuple):
+    kind: int
+    depth: int  # of its name
+    size: int
+    first_page: int
+    dictionary: int
+
+
+def _groups(data: memoryview) -> Iterator[tuple[list[_Column], int]]:
+    """Yield the columns of each group of rows, and how many these are."""
+    end = data.nbytes - _ENDS.size
+    if end < len(_PARQUET):
+        raise _cut_off()
+    length, ends = _ENDS.unpack_from(data, end)
+    if ends != _PARQUET or length > end:
+        raise _cut_off()
+    said = _Thrift(data, end - length, end).struct()
+    for group in _structs(said.get(_GROUPS)):
+        columns = [_column(each) for each in _structs(group.get(_COLUMNS))]
+        if len(columns) > TABLE_COLUMNS:
+            raise Misfit(f"a table has more than {TABLE_COLUMNS:,} columns", "value_error")
+        yield columns, _integer(group, _ROWS)
+
+
+def _column(chunk: _Fields) -> _Column:
+    said = chunk.get(_METADATA)
+    if _OTHER_FILE in chunk or not isinstance(said, dict):
+        raise Misfit("its columns are not in the file itself", "value_error")
+    path = said.get(_PATH)
+    return _Column(
+        _integer(said, _KIND),
+        len(path) if isinstance(path, list) else 1,
+        _integer(said, _COMPRESSED),
+        _integer(said, _FIRST_PAGE),
+        _integer(said, _DICTIONARY_AT),
+    )
+
+
+def _structs(found: object) -> Iterator[_Fields]:
+    for each in found if isinstance(found, list) else ():
+        if not isinstance(each, dict):
+            raise _cut_off()
+        yield each
+
+
+def _integer(fields: _Fields, number: int) -> int:
+    found = fields.get(number, 0)
+    if not isinstance(found, int):
+        raise _cut_off()
+    return found
+
+
+def _chunk(data: memoryview, column: _Column, left: int, came: int) -> int:
     """Return how many bytes a column of a group of rows has, unpacked."""
-    begin = chunk.data_page_offset
-    in_front = chunk.dictionary_page_offset
-    if in_front is not None and 0 < in_front < begin:
-        begin = in_front
+    begin = column.first_page
+    if 0 < column.dictionary < begin:
+        begin = column.dictionary
     size = values = dictionary = 0
-    for page in _pages(data, begin, begin + chunk.total_compressed_size):
+    for page in _pages(data, begin, begin + column.size):
         size += page.size
         if page.kind == _DICTIONARY_PAGE:
             dictionary = max(dictionary, page.size)
@@ -327,8 +437,7 @@ def _chunk(data: memoryview, chunk: pq.ColumnChunkMetaData, left: int, came: int
             raise too_large(came)
     # A flat column of text is read with its dictionary, and looked at then; of others each value is
     # written out.
-    is_text = chunk.physical_type == "BYTE_ARRAY"
-    if chunk.physical_type == "FIXED_LEN_BYTE_ARRAY" or (is_text and "." in chunk.path_in_schema):
+    if column.kind == _FIXED_TEXT or (column.kind == _TEXT and column.depth > 1):
         size += values * dictionary
     return size + TABLE_CELL * values
 
@@ -345,9 +454,7 @@ def _pages(data: memoryview, begin: int, end: int) -> Iterator[_Page]:
     thrift = _Thrift(data, begin, end)
     while thrift.at < end:
         header = thrift.struct()
-        kind, size, packed = (header.get(n, 0) for n in (_TYPE, _UNPACKED_SIZE, _PACKED_SIZE))
-        if not isinstance(kind, int) or not isinstance(size, int) or not isinstance(packed, int):
-            raise _cut_off()
+        kind, size, packed = (_integer(header, n) for n in (_TYPE, _UNPACKED_SIZE, _PACKED_SIZE))
         if size < 0 or packed < 0 or thrift.at + packed > end:
             raise _cut_off()
         thrift.at += packed
@@ -364,12 +471,12 @@ def _pages(data: memoryview, begin: int, end: int) -> Iterator[_Page]:
         yield _Page(kind, size, values)
 
 
-_Fields = dict[int, "int | _Fields | None"]
-_DEEPEST = 8  # structs inside each other in the header of a page
+_Fields = dict[int, object]  # numbers, structs, lists of these, and None for all else
+_DEEPEST = 16  # structs and lists inside each other
 
 
 class _Thrift:
-    """Reads Thrift's compact protocol: of a struct the numbers and the structs in it."""
+    """Reads Thrift's compact protocol: of a struct the numbers in it, the structs and lists."""
 
     def __init__(self, data: memoryview, at: int, end: int) -> None:
         self.at = at
@@ -388,7 +495,7 @@ class _Thrift:
             fields[number] = self._value(kind & 0xF, depth)
         return fields
 
-    def _value(self, kind: int, depth: int) -> int | _Fields | None:
+    def _value(self, kind: int, depth: int) -> object:
         if kind in (1, 2):  # a boolean, which the kind says
             return 2 - kind
         if kind == 3:
@@ -400,25 +507,25 @@ class _Thrift:
         elif kind == 8:
             self._skip(self._length())
         elif kind in (9, 10):
-            self._list(depth)
+            return self._list(depth)
         elif kind == 12:
             return self.struct(depth - 1)
         else:  # no header of a page has a map
             raise _cut_off()
         return None
 
-    def _list(self, depth: int) -> None:
+    def _list(self, depth: int) -> list[object]:
         head = self._byte()
         count = head >> 4
         if count == 0xF:
             count = self._length()
         if count > self._end - self.at or not depth:
             raise _cut_off()
-        for _ in range(count):
-            if head & 0xF in (1, 2):  # in a list a boolean is a byte
-                self._skip(1)
-            else:
-                self._value(head & 0xF, depth - 1)
+        kind = head & 0xF
+        if kind in (1, 2):  # in a list a boolean is a byte
+            self._skip(count)
+            return []
+        return [self._value(kind, depth - 1) for _ in range(count)]
 
     def _byte(self) -> int:
         if self.at >= self._end:

@@ -173,7 +173,11 @@ class Tables:
     def _arrow(self, value: object, for_service: bool) -> Table:
         try:
             return self._to_arrow(value, for_service)
-        except (ValueError, TypeError, AttributeError, NotImplementedError, OverflowError) as exc:
+        except MemoryError:
+            raise
+        except BaseException as exc:  # (`_is_panic`)
+            if not isinstance(exc, Exception) and not _is_panic(exc):
+                raise
             raise TypeError(f"a {self.name} cannot be sent: {_first_line(exc)}") from None
 
 
@@ -287,9 +291,9 @@ def _read_parquet(data: bytes) -> Table:
             **more,
         )
 
+    arrow_costs.check_parquet(memoryview(data))
     known = opened()
     arrow_costs.check_columns(known.schema_arrow.names)
-    arrow_costs.check_parquet(memoryview(data), known.metadata)
     texts = {
         field.name: field.type
         for field in known.schema_arrow
@@ -510,8 +514,17 @@ def _told(what: str) -> Iterator[None]:
         yield
     except (Misfit, MemoryError):
         raise
-    except Exception as exc:  # pyarrow raises whatever a broken file leads to
+    except BaseException as exc:  # pyarrow raises whatever a broken file leads to
+        if not isinstance(exc, Exception) and not _is_panic(exc):
+            raise
         raise Misfit(f"{what}: {_first_line(exc)}", "value_error") from None
+
+
+def _is_panic(exc: BaseException) -> bool:
+    """Return whether polars, which is written in Rust, has met what it did not expect; what it
+    raises then is no Exception.
+    """
+    return type(exc).__name__ == "PanicException"
 
 
 def _first_line(exc: BaseException) -> str:
