@@ -106,6 +106,14 @@ SERVICES = {
     "cors as a text": ('@service(cors="https://a.test") # HERE\n{class}', r"option 'cors' is a list of origins as browsers write them"),
     "cors with a path": ('@service(cors=["https://a.test/"]) # HERE\n{class}', r"no path, no slash at the end"),
     "cors of every page and of one": ('@service(cors=["*", "https://a.test"]) # HERE\n{class}', r"'\*' alone is every page"),
+    "mount as a list": ('@service(mount=["/ui"]) # HERE\n{class}', r"mount is a dict of paths"),
+    "mount without a slash": ('@service(mount={"ui": print}) # HERE\n{class}', r"a path starts with '/', such as '/ui', not 'ui'"),
+    "mount with a parameter": ('@service(mount={"/{ui}": print}) # HERE\n{class}', r"has no \{parameters\}"),
+    "mount at the docs": ('@service(mount={"/docs/x": print}) # HERE\n{class}', r"'/docs/x' is a path of graphserve itself"),
+    "mount of a folder that is not there": ('@service(mount={"/ui": "nowhere"}) # HERE\n{class}', r"there is no folder .*nowhere, which '/ui' names"),
+    "mount of no application": ('@service(mount={"/ui": 3}) # HERE\n{class}', r"'/ui': it is an ASGI application .*, not 3"),
+    "mount twice": ('@service(mount={"/ui": "x:y", "/ui/": "x:z"}) # HERE\n{class}', r"mount has '/ui' twice"),
+    "mount over a route": ('@service(mount={"/run": "x:y"}) # HERE\n{class}', r"A\.run has the route '/run', and mount has '/run', which takes all"),
     "version of a number": ("@service(version=1.2) # HERE\n{class}", r"option 'version' is a text such as '1\.2\.0'"),
     "env with '='": ("@service(env={'A=B': 'c'}) # HERE\n{class}", r"'env' is a mapping of names to strings"),
     "one route twice": (
@@ -742,5 +750,5 @@ def test_an_unknown_option_among_merged_ones_names_its_place() -> None:
 
 def test_the_tables_have_a_case_for_every_option() -> None:
     written = " ".join(text for text, _ in SERVICES.values())
-    for option in ("name", "warm_up", *ServiceOptions.__dataclass_fields__):
+    for option in ("name", "warm_up", "mount", *ServiceOptions.__dataclass_fields__):
         assert re.search(rf"@service\({option}=", written), option

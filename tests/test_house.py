@@ -39,6 +39,7 @@ HOMES = {
     "pydantic_core": {"wire"},
     "python_multipart": {"wire"},
     "rich": {"cli"},
+    "a2wsgi": {"worker"},
     "starlette": {"worker"},
     "torch": {"wire"},
     "tornado": {"supervise"},

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
+from graphserve.declare.mounts import Mount
 from graphserve.declare.options import Batch, ServiceOptions, SocketLimits
 from graphserve.declare.routes import HttpMethod
 from graphserve.errors import DeclarationError
@@ -63,6 +64,7 @@ class ServiceDeclaration:
     file: str
     line: int
     warm_up: str | None = None  # the name of a method
+    mounts: tuple[Mount, ...] = ()  # the longest path first
 
 
 def declaration(cls: object) -> ServiceDeclaration | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import FunctionType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 
@@ -25,6 +26,7 @@ from graphserve.declare.declaration import (
 )
 from graphserve.declare.dependency import Dependency, dependencies
 from graphserve.declare.misplaced import misplaced, misplaced_in_function
+from graphserve.declare.mounts import Mount, MountProblem, conflict as mount_conflict, read_mounts
 from graphserve.declare.options import NAME, RESERVED_ROUTES, Batch, ServiceOptions, is_number
 from graphserve.declare.routes import (
     CALLS,
@@ -44,7 +46,8 @@ Y = TypeVar("Y")
 T = TypeVar("T")
 Method = Callable[Concatenate[Any, P], R]  # what `@api` decorates; the first parameter is self
 
-_SERVICE_OPTIONS = ("name", "warm_up", *ServiceOptions.__dataclass_fields__)
+_OWN_OPTIONS = ("name", "warm_up", "mount")  # that cannot be set from outside
+_SERVICE_OPTIONS = (*_OWN_OPTIONS, *ServiceOptions.__dataclass_fields__)
 _API_OPTIONS = ("method", "route", "batch", "idempotent", "timeout")
 
 
@@ -90,6 +93,7 @@ def service(
     forward_headers: Sequence[str] = ...,
     cors: Sequence[str] = ...,
     warm_up: str | None = ...,
+    mount: Mapping[str, object] = ...,
 ) -> ServiceDecorator: ...
 def service(*classes: object, **options: object) -> object:
     """Declare a class as a service: one node of the graph, with its own pool of workers.
@@ -122,6 +126,9 @@ def service(*classes: object, **options: object) -> object:
             cors: of the entry: origins whose pages may call it from browsers, such as
                 `["https://app.example.com"]`, or `["*"]`: those of every page. Default: its own.
             version: of its APIs, for `/openapi.json` of the entry. Default: `0`.
+            mount: of the entry: by path, such as `{"/ui": app, "/static": "folder"}`, what its port
+                serves besides: ASGI and WSGI applications, import strings of such, folders of
+                files. Default: none.
             warm_up: the name of a method that runs once in each worker before it takes calls.
                 Default: `__warm_up__`, where the class has one.
 
@@ -212,8 +219,7 @@ def _declare_service(cls: object, options: dict[str, object], place: SourceLine)
     for option in options:
         if option not in _SERVICE_OPTIONS:
             refuse(str(UnknownOptionError(option, _SERVICE_OPTIONS, where)), place)
-    own = ("name", "warm_up")
-    settings = {option: value for option, value in options.items() if option not in own}
+    settings = {option: value for option, value in options.items() if option not in _OWN_OPTIONS}
     name = options.get("name")
     name = cls.__name__ if name is None else name
     if not isinstance(name, str) or not NAME.match(name):
@@ -228,8 +234,22 @@ def _declare_service(cls: object, options: dict[str, object], place: SourceLine)
         refuse(str(exc), place)
     _check_class(cls, place)
     warm_up = _checked_warm_up(cls, options.get("warm_up"), where, place)
-    setattr(cls, SERVICE, ServiceDeclaration(name, checked, *place, warm_up))
+    mounts = _checked_mounts(cls, options.get("mount", {}), where, place)
+    setattr(cls, SERVICE, ServiceDeclaration(name, checked, *place, warm_up, mounts))
     return cls
+
+
+def _checked_mounts(cls: type, given: object, where: str, place: SourceLine) -> tuple[Mount, ...]:
+    try:
+        mounts = read_mounts(given, Path(place[0]).parent)
+    except MountProblem as exc:
+        refuse(f"{where}: {exc}", place)
+    routes = {name: each.route for name, each in apis(cls).items()}
+    routes |= {name: each.route for name, each in sockets(cls).items()}
+    for method, route in routes.items():
+        if (why := mount_conflict(mounts, f"{cls.__name__}.{method}", route)) is not None:
+            refuse(why, place)
+    return mounts
 
 
 def _checked_warm_up(cls: type, given: object, where: str, place: SourceLine) -> str | None:

@@ -23,6 +23,7 @@ from graphserve.declare.routes import CALLS, names_in
 from graphserve.errors import ConfigurationError, CycleError, GraphError, closest
 from graphserve.graph.checks import instance_problems, name_of, unused
 from graphserve.graph.importer import MAIN, Target, arguments, explained, load, module_of, parse
+from graphserve.graph.mounts import problem as mount_problem
 from graphserve.graph.plan import (
     ApiPlan,
     EdgePlan,
@@ -428,7 +429,25 @@ class _Builder:
             apis=self._apis(node.cls, options),
             edges=tuple(node.edges),
             sockets=self._sockets(node),
+            mounts=self._mounts(node),
         )
+
+    def _mounts(self, node: _Found) -> tuple[str, ...]:
+        spec = declaration(node.cls)
+        if spec is None or node is not next(iter(self.found.values())) or self.replace is not None:
+            return ()  # (a local graph has no port)
+        for mount in spec.mounts:
+            trace = ""
+            try:
+                wrong = mount_problem(mount)
+            except BaseException as exc:  # user code may raise anything, SystemExit included
+                wrong, trace = f"importing {mount.target!r} raised {explained(exc)}", formatted(exc)
+            finally:
+                if self.steady is not None:
+                    self.steady.restore()
+            if wrong is not None:
+                self._trouble(f"{spec.file}:{spec.line}: {node.name}: {wrong}", trace)
+        return tuple(mount.path for mount in spec.mounts)
 
     def _sockets(self, node: _Found) -> tuple[SocketPlan, ...]:
         plans = []

@@ -165,6 +165,7 @@ class NodePlan:
         apis: its APIs.
         edges: its dependencies.
         sockets: its WebSockets; only the entry has some.
+        mounts: the paths of what is mounted; only those of the entry count.
     """
 
     name: str
@@ -178,6 +179,7 @@ class NodePlan:
     apis: tuple[ApiPlan, ...] = ()
     edges: tuple[EdgePlan, ...] = ()
     sockets: tuple[SocketPlan, ...] = ()
+    mounts: tuple[str, ...] = ()
 
     @property
     def batched(self) -> dict[str, int]:

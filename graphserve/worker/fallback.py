@@ -117,6 +117,7 @@ class FallbackServer:
         plan, node = self.plan, self.node
         executor = Executor(node, self._threads, plan.depth(node.name))
         relay = Relay(node, Lanes(plan, self.run, self.membership), executor.guard + LEVEL_GUARD)
+        self.app.mounted = node.mounts
         apis = {api.name: outlined(node, api) for api in node.apis}
         self.app.serve(apis, self._sockets())
         cors = cors_of(plan)
@@ -209,7 +210,12 @@ class _Absent:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
         node = self.app.health.node
-        if path not in ("/", OPENAPI_ROUTE, "/docs") and not path.startswith("/docs/"):
+        is_page = path in ("/", OPENAPI_ROUTE, "/docs") or path.startswith("/docs/")
+        if any(path == mount or path.startswith(mount + "/") for mount in self.app.mounted):
+            await self.app.answer(
+                send, Unavailable(f"{path} is for {node}, which takes no calls now", node=node)
+            )
+        elif not is_page:
             await self.app.refuse(send, path, method, 404)
         elif method not in ("GET", "HEAD"):
             await self.app.refuse(send, path, method, 405, "GET, HEAD")

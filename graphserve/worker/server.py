@@ -19,9 +19,11 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from graphserve.call.clients import Clients, Lanes
 from graphserve.call.membership import Membership
+from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.logs import records
 from graphserve.system.inherited import open_standard_streams
@@ -55,6 +57,9 @@ from graphserve.worker.instance import InstanceThreads, ServiceInstance
 from graphserve.worker.pages.health import App, Health, openapi_document
 from graphserve.worker.websockets.door import SocketDoor
 from graphserve.worker.websockets.routes import SocketRoutes
+
+if TYPE_CHECKING:
+    from graphserve.worker.mounts.mounts import Mounts
 
 SERVER_KEEP_ALIVE = 2.5  # times the caller's keep-alive: the caller always closes first
 BACKLOG = 1024  # connections that may wait at the worker's own socket
@@ -144,6 +149,7 @@ class WorkerServer:
         report: told once a second how this worker is.
         tls: of the public socket, if it is a TLS port.
         keys: find out who clients are, if they need an API key.
+        mounts: what the port serves besides, started, if there is anything.
     """
 
     def __init__(
@@ -157,6 +163,7 @@ class WorkerServer:
         report: Callable[[HealthReport], None],
         tls: ssl.SSLContext | None,
         keys: ApiKeyCheck | None = None,
+        mounts: Mounts | None = None,
     ) -> None:
         membership = neighbours.membership
         self.plan = plan
@@ -180,6 +187,7 @@ class WorkerServer:
         }  # fmt: skip
         # what is no call
         self._keys = keys
+        self._mounts = mounts
         self.health = Health(
             node.name, lambda: membership.missing(plan.below(node.name)), membership.outdated
         )
@@ -188,6 +196,7 @@ class WorkerServer:
             self.apis,
             self._make_pages if node.name == plan.entry else None,
             SocketRoutes(node.sockets),
+            mounts,
         )
         # the sockets
         self.address = worker_socket(run, node.id, os.getpid())
@@ -229,7 +238,7 @@ class WorkerServer:
             keys: find out who clients are, if they need an API key.
 
         Raises:
-            StartupError: the instance cannot be made or entered.
+            StartupError: the instance cannot be made or entered, or what is mounted does not start.
         """
         threads = InstanceThreads(node.limit, node.name)
         memory = (
@@ -253,7 +262,10 @@ class WorkerServer:
         )
         await instance.start()
         neighbours = Neighbours(membership, memory, lanes, clients)
-        server = cls(plan, node, run, instance, neighbours, sockets, report, tls, keys)
+        mounts = None
+        if node.mounts and node.name == plan.entry:
+            mounts = await _started(node, service, instance)
+        server = cls(plan, node, run, instance, neighbours, sockets, report, tls, keys, mounts)
         await server._open()
         return server
 
@@ -318,6 +330,10 @@ class WorkerServer:
         self.slots.close()
         await until(lambda: not self.executor.executing and not self._busy())
         await self._until_taken()
+        if self._mounts is not None:
+            # what they do behind an answer is a part of their request
+            await until(lambda: not any(listener.tasks for listener in self._listeners))
+            await self._mounts.stop()
         await self._leave()
         await self.neighbours.clients.close()
         self._own.close()
@@ -360,6 +376,7 @@ class WorkerServer:
             tree=route_tree(self.apis.values(), prefix),
             cors=cors,
             keys=self._keys if public else None,
+            mounts=self._mounts if public else None,
             **rest,
         )
         self.neighbours.membership.watch_suspicions(self.node.name, listener.suspect)
@@ -470,6 +487,26 @@ class WorkerServer:
         await until(
             lambda: memory is None or not memory.sender.in_transit() or self.loop.time() > end
         )
+
+
+async def _started(node: NodePlan, service: type, instance: ServiceInstance) -> Mounts:
+    """Start what is mounted; the instance is left if that fails.
+
+    Raises:
+        StartupError: it does.
+    """
+    from graphserve.declare.declaration import declaration
+    from graphserve.worker.mounts.mounts import Mounts
+
+    declared = declaration(service)
+    assert declared is not None
+    forwarded = node.options.forward_headers
+    try:
+        return await Mounts.start(node.name, declared.mounts, instance.instance, forwarded)
+    except StartupError:
+        with contextlib.suppress(Exception):  # it is of no interest beside that
+            await instance.stop()
+        raise
 
 
 def resident() -> int:

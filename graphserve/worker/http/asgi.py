@@ -1,9 +1,10 @@
-"""One request to the ASGI application: health, documents and pages, and what does not exist.
+"""One request to the ASGI application: health, documents and pages, what is mounted, and what does
+not exist.
 
 Runs in workers.
 
-The application reads no bodies: what a client sends with such a request is read from the connection
-and thrown away, so the application is told of an empty body.
+Only what is mounted reads bodies: what a client sends with any other request is read from the
+connection and thrown away, so the application is told of an empty body.
 """
 
 from __future__ import annotations
@@ -29,12 +30,18 @@ from graphserve.wire.headers import (
 )
 from graphserve.wire.reason_phrases import phrase
 from graphserve.worker.http.transport import FlowControl
+from graphserve.worker.stream.request_body import RequestBody
 
 Scope = dict[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# In the scope, for what is mounted:
+REQUEST_HEAD = "graphserve.head"  # the head of the request
+SCOPE_PRINCIPAL = "graphserve.principal"  # whose API key it came with
+CALLS = "graphserve.calls"  # a list of contexts, which are left when the client is gone
 
 LOGGER = "graphserve.port"
 VERSIONS = {"version": "3.0", "spec_version": "2.3"}
@@ -55,6 +62,8 @@ class AsgiRequest:
         keep_alive: whether the connection stays open behind the answer.
         tasks: keep the task that answers, until it ends.
         on_complete: called when the answer is complete.
+        body: what comes of its body, if the application reads it.
+        expects: whether the client waits to be told that its body is wanted.
     """
 
     def __init__(
@@ -67,6 +76,9 @@ class AsgiRequest:
         keep_alive: bool,
         tasks: set[asyncio.Task[None]],
         on_complete: Callable[[], None],
+        body: RequestBody | None = None,
+        *,
+        expects: bool = False,
     ) -> None:
         self.app = app
         self.scope = scope
@@ -80,12 +92,17 @@ class AsgiRequest:
         self._changed = asyncio.Event()
         self._more_body = True
         self._disconnected = False
+        self._body = body
+        self._reading = asyncio.Lock()  # one at a time reads the body
+        self._body_read = False  # to its end
+        self._expects = expects
         # The answer.
         self.keep_alive = keep_alive
         self.response_complete = False
         self._started = False
         self._chunked: bool | None = None
         self._left = 0  # bytes of the Content-Length that are still to come
+        self._until_close = False  # whether the end of the connection ends the body
 
     def begin(self) -> None:
         """Have the application answer: the requests before this one have their answers."""
@@ -93,11 +110,34 @@ class AsgiRequest:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    @property
+    def begun(self) -> bool:
+        """Return whether a part of the answer is written."""
+        return self._started
+
+    @property
+    def reads_body(self) -> bool:
+        """Return whether the application reads the body, and may wait for more of it."""
+        return self._body is not None and self._more_body
+
+    def body_received(self, chunk: bytes) -> None:
+        """Take a part of the body; behind the answer it is thrown away."""
+        if self._body is not None and not self.response_complete:
+            self._body.push(chunk)
+
     def message_complete(self) -> None:
         """Note that the whole request is here."""
-        if not self.response_complete:
+        if self._body is not None:
+            self._more_body = False
+            self._body.end()
+        elif not self.response_complete:
             self._more_body = False
             self._changed.set()
+
+    def drop(self) -> None:
+        """Answer it no more: another answer takes the place of its own."""
+        self.disconnect()
+        self.response_complete = True
 
     def close_after_answer(self) -> None:
         """Close the connection behind the answer."""
@@ -107,6 +147,10 @@ class AsgiRequest:
         """Note that the connection is lost."""
         if not self.response_complete:
             self._disconnected = True
+            for context in self.scope.get(CALLS, ()):
+                context.leave()
+        if self._body is not None:
+            self._body.fail()
         self._changed.set()
 
     # --- ASGI ---
@@ -115,8 +159,10 @@ class AsgiRequest:
         try:
             await self.app(self.scope, self.receive, self.send)
         except BaseException as exc:  # whatever it is, the request is answered
-            records.note(LOGGER, "error", f"the application failed at {self.scope['path']}", exc)
-            await self._end_badly()
+            if not self._disconnected:
+                path = self.scope["path"]
+                records.note(LOGGER, "error", f"the application failed at {path}", exc)
+                await self._end_badly()
         else:
             if not self.response_complete and not self._disconnected:
                 records.note(
@@ -128,7 +174,8 @@ class AsgiRequest:
 
     async def _end_badly(self) -> None:
         if self._started:
-            self._transport.close()
+            if not self.response_complete:
+                self._transport.close()
             return
         text = b"Internal Server Error"
         headers = [
@@ -140,9 +187,12 @@ class AsgiRequest:
         await self.send({"type": "http.response.body", "body": text})
 
     async def receive(self) -> Message:
-        """Return that the body is complete, once; then wait for the end of the answer or of the
-        connection.
+        """Return the next part of the body, or that it is complete, once; then wait for the end of
+        the answer or of the connection.
         """
+        if self._body is not None and not self._body_read:
+            async with self._reading:
+                return await self._receive_body(self._body)
         if not self._disconnected and not self.response_complete:
             self._flow.resume_reading()
             await self._changed.wait()
@@ -150,6 +200,19 @@ class AsgiRequest:
         if self._disconnected or self.response_complete:
             return {"type": "http.disconnect"}
         return {"type": "http.request", "body": b"", "more_body": self._more_body}
+
+    async def _receive_body(self, body: RequestBody) -> Message:
+        if self._expects and not self._started and not self._disconnected:
+            self._expects = False
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        try:
+            chunk = await anext(body)
+        except StopAsyncIteration:
+            self._body_read = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        except ConnectionError:
+            return {"type": "http.disconnect"}
+        return {"type": "http.request", "body": chunk, "more_body": True}
 
     async def send(self, message: Message) -> None:
         """Write the head or a part of the body of the answer.
@@ -190,11 +253,16 @@ class AsgiRequest:
                 self.keep_alive = False
                 says_close = True
             lines.append(b"%b: %b\r\n" % (name, value))
+        if self._chunked is None and self.scope["method"] != "HEAD" and status not in _WITHOUT_BODY:
+            if self.scope["http_version"] == "1.0":  # which knows no chunks
+                self._until_close = True
+            else:
+                self._chunked = True
+                lines.append(CHUNKED)
+        if self._until_close or self._expects:  # who was not told to go on may send it, or not
+            self.keep_alive = False
         if not self.keep_alive and not says_close:
             lines.append(CLOSE)
-        if self._chunked is None and self.scope["method"] != "HEAD" and status not in _WITHOUT_BODY:
-            self._chunked = True
-            lines.append(CHUNKED)
         lines.append(b"\r\n")
         self._transport.write(b"".join(lines))
 
@@ -204,6 +272,8 @@ class AsgiRequest:
         elif self._chunked:
             part = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             self._transport.write(part if more else part + b"0\r\n\r\n")
+        elif self._until_close:
+            self._transport.write(body)
         elif len(body) > self._left:
             raise RuntimeError("the answer of the application is longer than its Content-Length")
         else:
@@ -215,6 +285,8 @@ class AsgiRequest:
             raise RuntimeError("the answer of the application is shorter than its Content-Length")
         self.response_complete = True
         self._changed.set()
+        if self._body is not None:
+            self._body.fail()
         if not self.keep_alive:
             self._transport.close()
         if self._on_complete is not None:

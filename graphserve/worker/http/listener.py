@@ -43,6 +43,14 @@ PRIVATE_BODY = 1 << 40  # bytes; between nodes the limit is memory
 HEADERS_TIMEOUT = 5.0
 
 
+class MountFinder(Protocol):
+    """Finds mounted applications: `Mounts`."""
+
+    def find(self, path: str) -> object | None:
+        """Return what a path belongs to, or None."""
+        ...
+
+
 class OpenConnection(Protocol):
     """A connection as its listener knows it, which closes it when it was idle for too long."""
 
@@ -94,6 +102,7 @@ class Listener:
         tree: finds the APIs that are asked for in other ways, if there are such.
         cors: pages of which other origins may call, if any may.
         keys: find out who clients are, if they need an API key.
+        mounts: finds out which paths are of mounted applications, if there are such.
     """
 
     def __init__(
@@ -120,6 +129,7 @@ class Listener:
         tree: RouteTree | None = None,
         cors: Cors | None = None,
         keys: ApiKeyCheck | None = None,
+        mounts: MountFinder | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.readers = poller(self.loop)
@@ -139,6 +149,7 @@ class Listener:
         self._prefix = plain(root_path.rstrip("/").encode())
         self.hosts = hosts
         self.keys = keys
+        self.mounts = mounts
         self.forward_headers = frozenset(name.lower().encode() for name in forward_headers)
         self._trusted = forwarded_allow_ips if proxy_headers and responder.public else None
         # Until there is another Plan: see `serve`.

@@ -22,11 +22,19 @@ from graphserve.errors import CallError
 from graphserve.logs import records
 from graphserve.logs.exception_text import described
 from graphserve.loop.timers import set_timer
+from graphserve.wire.headers import EXPECT
 from graphserve.wire.problem import HttpProblem, UnreadableArguments
 from graphserve.wire.trust import PUBLIC, opened
 from graphserve.worker.dispatch.slots import Permit, has_hung_up, has_sent
 from graphserve.worker.http.access_log import CAME, CLIENT_LEFT, log_answer, shown
-from graphserve.worker.http.asgi import VERSIONS, AsgiRequest, Scope
+from graphserve.worker.http.asgi import (
+    CALLS,
+    REQUEST_HEAD,
+    SCOPE_PRINCIPAL,
+    VERSIONS,
+    AsgiRequest,
+    Scope,
+)
 from graphserve.worker.http.fast_parser import FastParser
 from graphserve.worker.http.listener import HEADERS_TIMEOUT, Listener
 from graphserve.worker.http.request import HttpRequest
@@ -310,7 +318,8 @@ class HttpConnection(asyncio.Protocol):
         # The prefix is on every path, and all escapes are taken for what they stand for: of a
         # slash, the application is told the escape of its escape.
         path, mark, query = self.url.partition(b"?")
-        self.url = listener.path(self.url).replace(b"%2F", b"%252F") + mark + query
+        raw = listener.path(self.url)
+        self.url = raw.replace(b"%2F", b"%252F") + mark + query
         parsed = httptools.parse_url(self.url)
         version = parser.get_http_version()
         scope: Scope = {
@@ -320,7 +329,7 @@ class HttpConnection(asyncio.Protocol):
             "method": parser.get_method().decode("ascii"),
             "scheme": self.scheme,
             "path": listener.root_path + unquote(parsed.path.decode("ascii")),
-            "raw_path": listener.root_path.encode("ascii") + parsed.path,
+            "raw_path": listener.root_path.encode("ascii") + raw,
             "query_string": parsed.query or b"",
             "root_path": listener.root_path,
             "headers": self.headers,
@@ -329,6 +338,18 @@ class HttpConnection(asyncio.Protocol):
             "state": {},
             CAME: path,
         }
+        body: RequestBody | None = None
+        expects = False
+        mounts = listener.mounts
+        if mounts is not None:
+            scope[CALLS] = []
+            scope[REQUEST_HEAD] = RequestHead(
+                parser.get_method(), path + mark + query, self.headers, self._sender
+            )
+            scope[SCOPE_PRINCIPAL] = self.principal
+            if mounts.find(unquote(parsed.path.decode("ascii"))) is not None:
+                body = RequestBody(self.flow, self.caller_left, self.transport.abort)
+                expects = version == "1.1" and any(name == EXPECT for name, _ in self.headers)
         keep_alive = version != "1.0" and not self._shared and parser.should_keep_alive()
         before = self.request
         request = AsgiRequest(
@@ -340,6 +361,8 @@ class HttpConnection(asyncio.Protocol):
             keep_alive,
             listener.tasks,
             self.on_response_complete,
+            body,
+            expects=expects,
         )
         self.request = request
         self.head_complete = True
@@ -550,6 +573,11 @@ class HttpConnection(asyncio.Protocol):
             request.drop()
             # cut off: the client sees that it is not whole
             if request.sink is not None and request.sink.begun:
+                rejection.end()
+                self.transport.close()
+        elif request.reads_body:
+            request.drop()
+            if request.begun:  # cut off: the client sees that it is not whole
                 rejection.end()
                 self.transport.close()
         else:

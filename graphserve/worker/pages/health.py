@@ -8,7 +8,7 @@ the entry imports it.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from graphserve.errors import CallError, closest
 from graphserve.system import own_json
@@ -16,9 +16,20 @@ from graphserve.wire.formats import Format
 from graphserve.wire.headers import ALLOW, CONTENT_TYPE
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.dispatch.executor import BoundApi
-from graphserve.worker.http.asgi import AsgiApp, Receive, Scope, Send, send_answer, send_problem
+from graphserve.worker.http.asgi import (
+    CALLS,
+    AsgiApp,
+    Receive,
+    Scope,
+    Send,
+    send_answer,
+    send_problem,
+)
 from graphserve.worker.http.routing import RouteTree
 from graphserve.worker.websockets.routes import SocketRoutes
+
+if TYPE_CHECKING:
+    from graphserve.worker.mounts.mounts import Mounts
 
 
 class Health:
@@ -70,6 +81,7 @@ class App:
         make_pages: makes the application of the pages, if this is the entry, out of this one, which
             says for it what does not exist.
         sockets: the node's WebSockets, likewise.
+        mounts: applications and folders that are served besides, if there are such.
     """
 
     def __init__(
@@ -78,7 +90,11 @@ class App:
         apis: dict[str, BoundApi],
         make_pages: Callable[[App], AsgiApp] | None = None,
         sockets: SocketRoutes | None = None,
+        mounts: Mounts | None = None,
     ) -> None:
+        self.mounts = mounts
+        # the paths of what another process would serve
+        self.mounted: tuple[str, ...] = ()
         self.health = health
         self.pages = None if make_pages is None else make_pages(self)
         self.serve(apis, sockets)
@@ -101,7 +117,15 @@ class App:
             await self.tell(send, allow)
         elif self.sockets.find(path.encode()) is not None and not self._is_api(path, method):
             await self._refuse_socket(send, path, method)
-        elif self.pages is not None and path not in self._health and not self._is_api(path, method):
+        elif path in self._health or self._is_api(path, method):
+            await self.refuse(send, path, method, 404)
+        elif (
+            self.mounts is not None
+            and CALLS in scope  # it came by the port
+            and (mounted := self.mounts.find(path)) is not None
+        ):
+            await self.mounts.answer(mounted, scope, receive, send)
+        elif self.pages is not None:
             await self.pages(scope, receive, send)
         else:
             await self.refuse(send, path, method, 404)

@@ -182,6 +182,10 @@ class PublicConnection(HttpConnection):
             request.body_received(body)
         else:
             self._passed_over += len(body)
+            if request is not None:
+                if self._passed_over > self.listener.max_body_size:
+                    raise RequestRefused(too_large(self.listener.max_body_size))
+                request.body_received(body)
 
     def on_chunk_header(self) -> None:
         """Count the chunks of a body (httptools)."""
