@@ -16,7 +16,7 @@ from graphserve.errors import InvalidArguments
 from graphserve.wire.arrays import Array
 from graphserve.wire.codec import ArgumentsCodec, Format, ResultCodec
 from graphserve.wire.exceptions import Misfit
-from graphserve.wire.formats import MediaFormat
+from graphserve.wire.formats import MediaFormat, is_multipart
 from graphserve.wire.media.answers import accepts_of
 from graphserve.wire.media.bodies import BodyReader
 from graphserve.wire.media.npy import NPY, read_file, write_file
@@ -113,8 +113,10 @@ class Service:
 def test_arguments() -> None:
     def decoded(api: str, body: bytes, query: bytes = b"", media_type: bytes = NPY.encode()) -> Any:
         signature = Signature.of(Service, api)
-        composed = BodyReader(signature).compose(body, media_type, query)
-        return ArgumentsCodec(signature).decode(*composed)
+        codec = ArgumentsCodec(signature)
+        if is_multipart(media_type):
+            return codec.decode(*BodyReader(signature).compose(body, media_type))
+        return codec.decode_beside_file(query, body, media_type)
 
     found = decoded("any", npy([1, 2]), b"times=3")
     assert (found["array"].tolist(), found["times"]) == ([1, 2], 3)
