@@ -22,9 +22,9 @@ LEGIBLE = 0.6  # score from which a line is answered
 TOGETHER = 8
 
 
-@service
+@service(mount={"/": "page"})
 class Gateway:
-    """Reads the text in an image."""
+    """Reads the text in an image; its page in a browser is the folder `page`."""
 
     detector = depends(Detector)
     classifier = depends(Classifier)

@@ -8,6 +8,7 @@ import json
 import queue
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,6 +204,31 @@ def test_an_image_is_turned_as_the_camera_was_held(url: str) -> None:
         assert [line["text"] for line in lines] == EXPECTED["receipt.png"]
         (x, y), (right, _), *_ = lines[0]["box"]
         assert 0 < x < right < image.width and 0 < y < image.height / 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium (Debian's package)")
+def test_the_page_shows_what_was_read(url: str) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+    flags = ["--no-sandbox", "--disable-dev-shm-usage"]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        page = browser.new_page()
+        broken: list[object] = []
+        page.on("pageerror", lambda error: broken.append(error))
+        page.goto(url)
+        page.set_input_files("input", OCR / "images" / "receipt.png")
+        state = page.locator("#state")
+        playwright.expect(state).to_have_text("12 lines", timeout=60_000)
+        assert page.locator("li").all_inner_texts() == EXPECTED["receipt.png"]
+        box, image = (page.locator(name).first.bounding_box() for name in ("polygon", "img"))
+        assert box["x"] > image["x"] and box["width"] < image["width"]
+        page.hover("li:first-child")
+        assert page.locator("polygon.at").count() == 1
+        page.set_input_files("input", OCR / "app.py")
+        playwright.expect(state).to_contain_text("no image that can be read", timeout=60_000)
+        assert not page.locator("main").is_visible() and broken == []
+        browser.close()
 
 
 @pytest.mark.slow
