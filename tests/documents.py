@@ -32,11 +32,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from graphserve import config
 from tests.harness import Served, eventually
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+# libraries of examples that the tests do without: they are large
+LIBRARIES = {"fastapi": "fastapi", "recommender": "sklearn"}
 LIMIT = 60  # seconds that one command may take
 _FENCE = re.compile(r"^ {0,3}```(\w*)[^\n]*\n(.*?)^ {0,3}```$", re.DOTALL | re.MULTILINE)
 _NAME = re.compile(r"(?:#|%%writefile) ([\w./-]*\.[a-z]+)$")
@@ -81,6 +85,13 @@ class Step:
 def pages() -> list[Path]:
     """Every page of the documentation."""
     return [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def skip_without_library(example: str) -> None:
+    """Skip a test of an example whose library is not installed."""
+    if example in LIBRARIES:
+        needed = f"the example {example} needs what its README installs"
+        pytest.importorskip(LIBRARIES[example], reason=needed)
 
 
 def fields(page: str, title: str) -> set[str]:

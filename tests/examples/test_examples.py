@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.documents import ROOT, Page
+from tests.documents import ROOT, Page, skip_without_library
 from tests.harness import rarely
 
 EXAMPLES = ROOT / "examples"
@@ -18,7 +18,7 @@ READMES = [
     EXAMPLES / "hello/README.md",
     *(
         rarely(EXAMPLES / name / "README.md")
-        for name in ("diamond", "library", "ported", "recommender", "speech", "tls")
+        for name in ("diamond", "fastapi", "library", "ported", "recommender", "speech", "tls")
     ),
 ]
 
@@ -27,8 +27,7 @@ READMES = [
 def test_an_example_does_what_its_readme_says(readme: Path, tmp_path: Path) -> None:
     if readme.parent.name == "tls" and shutil.which("openssl") is None:
         pytest.skip("needs the openssl command")
-    if readme.parent.name == "recommender":
-        pytest.importorskip("sklearn", reason="needs scikit-learn: pip install scikit-learn")
+    skip_without_library(readme.parent.name)
     page = Page(readme, tmp_path)
     try:
         page.run()
@@ -47,6 +46,7 @@ def test_the_test_of_an_example_needs_pytest_alone() -> None:
 
 DRAWN = {
     "hello/graph.svg": "app.py:Gateway",
+    "fastapi/graph.svg": "app.py:Gateway",
     "diamond/graph.svg": "app.py:Report",
     "library/graph.svg": "pipeline.py:Pipeline",
     "ocr/../../docs/images/ocr.svg": "app.py:Gateway",
@@ -59,8 +59,7 @@ DRAWN = {
 @pytest.mark.slow
 @pytest.mark.parametrize("picture", DRAWN)
 def test_a_picture_shows_the_graph(picture: str) -> None:
-    if "recommender" in picture:
-        pytest.importorskip("sklearn", reason="needs scikit-learn: pip install scikit-learn")
+    skip_without_library(picture.partition("/")[0])
     command = [sys.executable, "-m", "graphserve", "graph", DRAWN[picture], "--format", "svg"]
     folder = EXAMPLES / picture.partition("/")[0]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import trustme
 
-from tests.documents import ROOT
+from tests.documents import ROOT, skip_without_library
 from tests.harness import served
 
 pytestmark = pytest.mark.slow
@@ -32,6 +32,7 @@ PORTED = ("contacts", "endpoints", "irises", "pictures")  # each with a kind of 
 TARGETS = {
     "hello": "app.py:Gateway",
     "diamond": "app.py:Report",
+    "fastapi": "app.py:Gateway",
     "library": "pipeline.py:Pipeline",
     "ocr": "app.py:Gateway",
     "recommender": "app.py:Gateway",
@@ -66,8 +67,7 @@ def folder(name: str) -> Path:
 @pytest.mark.timeout(int(MANY) * 12 + 120)
 @pytest.mark.parametrize("name", TARGETS)
 def test_an_example_does_what_its_document_says(name: str, tmp_path: Path) -> None:
-    if name == "recommender":
-        pytest.importorskip("sklearn", reason="needs scikit-learn: pip install scikit-learn")
+    skip_without_library(name)
     more: list[str] = []
     if name == "tls":
         authority = trustme.CA()
