@@ -27,9 +27,9 @@ class Heard:
     pitch: int | None = None
 
 
-@service
+@service(mount={"/": "page"})
 class Gateway:
-    """Tells who speaks when."""
+    """Tells who speaks when; its page in a browser is the folder `page`."""
 
     detector = depends(Detector)
     voice = depends(Voice)

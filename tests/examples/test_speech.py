@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shutil
 import socket
 import struct
 import wave
@@ -24,6 +26,7 @@ HEARD = [
     {"start": 2.27, "end": None, "pitch": None},
     {"start": 2.27, "end": 3.65, "pitch": 173},
 ]
+VOICE = r"[\d.]+ to [\d.]+ s, a voice of \d+ Hz"
 pytestmark = pytest.mark.slow
 
 
@@ -118,3 +121,32 @@ def test_a_websocket_says_that_it_is_no_such_sound(graph: Served) -> None:
         with pytest.raises(websockets.ConnectionClosedError):
             talk.recv(timeout=60)
         assert (talk.close_code, talk.close_reason) == (1008, "Other Sound")
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium (Debian's package)")
+def test_the_page_listens_to_the_microphone(graph: Served) -> None:
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+    heard = SPEECH / "samples" / "voices.wav"  # over and over, in the time that it takes
+    flags = [
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--use-fake-ui-for-media-stream",
+        "--use-fake-device-for-media-stream",
+        f"--use-file-for-fake-audio-capture={heard}",
+    ]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        page = browser.new_page()
+        broken: list[object] = []
+        page.on("pageerror", lambda error: broken.append(error))
+        page.goto(graph.url)
+        page.click("button")
+        state, items = page.locator("#state"), page.locator("li")
+        playwright.expect(state).to_have_text("Listening …", timeout=60_000)
+        playwright.expect(items.nth(2)).to_be_attached(timeout=60_000)
+        page.click("button")
+        playwright.expect(state).to_have_text("The microphone is off.", timeout=60_000)
+        # (how much of a voice arrives depends on how busy this machine is)
+        told = [re.fullmatch(VOICE, text) for text in items.all_inner_texts()]
+        assert any(told) and broken == []
+        browser.close()
