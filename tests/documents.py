@@ -40,7 +40,7 @@ from tests.harness import Served, eventually
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 # libraries of examples that the tests do without: they are large
-LIBRARIES = {"fastapi": "fastapi", "recommender": "sklearn"}
+LIBRARIES = {"recommender": "sklearn"}
 LIMIT = 60  # seconds that one command may take
 _FENCE = re.compile(r"^ {0,3}```(\w*)[^\n]*\n(.*?)^ {0,3}```$", re.DOTALL | re.MULTILINE)
 _NAME = re.compile(r"(?:#|%%writefile) ([\w./-]*\.[a-z]+)$")

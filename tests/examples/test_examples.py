@@ -68,7 +68,7 @@ def test_a_picture_shows_the_graph(picture: str) -> None:
 
 @pytest.mark.slow
 def test_examples_are_typed(tmp_path: Path) -> None:
-    for name in ("hello", "diamond", "library", "ported", "speech"):
+    for name in ("hello", "diamond", "fastapi", "library", "ported", "speech"):
         files = sorted(path.name for path in (EXAMPLES / name).glob("*.py"))
         # (what is installed is looked at once: the folders share a cache)
         command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), *files]
