@@ -50,7 +50,8 @@ EXAMPLES: list[ControlMessage] = [
 
 def test_every_message_is_here() -> None:
     assert {type(each) for each in EXAMPLES} == {
-        kind for kind in ControlMessage.__subclasses__() if kind.type
+        *messages.FromWorker.__subclasses__(),
+        *messages.FromSupervisor.__subclasses__(),
     }
 
 
@@ -91,6 +92,13 @@ def test_a_field_that_is_missing_or_of_another_type_is_noticed(message: ControlM
 def test_a_line_that_is_no_message_is_noticed(line: bytes) -> None:
     with pytest.raises(MalformedMessage):
         decode(line)
+
+
+def test_a_state_that_there_is_not_is_noticed() -> None:
+    line = encode(messages.Members((NODE,)))
+    for word in (b"asleep", b""):
+        with pytest.raises(MalformedMessage):
+            decode(line.replace(b'"ready"', b'"%s"' % word))
 
 
 def test_fields_of_a_later_version_do_not_matter() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from graphserve.system.messages import NodeNews
+from graphserve.system.messages import NodeNews, NodeNewsState, WorkerNewsState
 
 if TYPE_CHECKING:
     from graphserve.call.suspicions import Suspicions
@@ -26,17 +26,15 @@ class KnownWorker:
 
     pid: int
     address: str
-    state: str
+    state: WorkerNewsState
 
 
 @dataclass(frozen=True)
 class KnownNode:
-    """The state of one node: `starting`, `ready`, `draining`, `failed` or `stopped`, and its
-    workers.
-    """
+    """The state of one node, and its workers."""
 
     name: str
-    state: str
+    state: NodeNewsState
     workers: tuple[KnownWorker, ...] = ()
     starts: bool = False  # whether its workers start, and die soon after
     # CLOCK_MONOTONIC, seconds: of a failed node, when its next worker is started

@@ -146,11 +146,6 @@ class FallbackProcess:
         return self._phase
 
     @property
-    def lookout(self) -> Lookout:
-        """Return how it is found out that somebody waits in vain."""
-        return self._lookout
-
-    @property
     def pid(self) -> int | None:
         """Return the process that is at the port now."""
         return self._current.pid if self._current is not None else None

@@ -379,9 +379,9 @@ class Node(NodeLife):
         text.
         """
         workers = tuple(
-            messages.WorkerNews(worker.pid, worker.address, worker.state.shown)
+            messages.WorkerNews(worker.pid, worker.address, state)
             for worker in self.workers
-            if worker.state in (WorkerState.READY, WorkerState.DRAINING)
+            if (state := worker.state.news) is not None
         )
         next_at = self.restart_policy.next_at if self.phase is NodePhase.FAILED else None
         return messages.NodeNews(

@@ -28,7 +28,7 @@ from __future__ import annotations
 import asyncio
 import enum
 
-from graphserve.supervise.events import State
+from graphserve.system.messages import NodeNewsState, WorkerNewsState
 from graphserve.system.transitions import Transitions
 
 
@@ -48,6 +48,13 @@ class WorkerState(enum.Enum):
     def shown(self) -> str:
         """The state as users see it: only we tell `OPENING` from `STARTING`."""
         return "starting" if self is WorkerState.OPENING else self.value
+
+    @property
+    def news(self) -> WorkerNewsState | None:
+        """The state as callers hear of it; None while they need not know the worker."""
+        if self is WorkerState.READY:
+            return "ready"
+        return "draining" if self is WorkerState.DRAINING else None
 
     @property
     def accepts(self) -> bool:
@@ -169,7 +176,7 @@ class NodePhase(enum.Enum):
     STOPPED = "stopped"  # its workers are gone for good
 
     @property
-    def shown(self) -> State:
+    def shown(self) -> NodeNewsState:
         """The phase as users and callers see it."""
         return self.value
 

@@ -25,7 +25,7 @@ checked, field by field.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, dataclass_transform
+from typing import ClassVar, Literal, dataclass_transform, get_args
 
 from graphserve.system import own_json
 
@@ -80,15 +80,19 @@ _CLASSES: dict[str, type[ControlMessage]] = {}
 # --- from a worker ---
 
 
-class Imported(ControlMessage, type="imported"):
+class FromWorker(ControlMessage):
+    """What a worker, or a fallback server, says to its supervisor."""
+
+
+class Imported(FromWorker, type="imported"):
     """Its modules are imported; it waits until what it needs is ready."""
 
 
-class WarmingUp(ControlMessage, type="warming"):
+class WarmingUp(FromWorker, type="warming"):
     """Its instance is entered, and is warmed up now."""
 
 
-class Ready(ControlMessage, type="ready"):
+class Ready(FromWorker, type="ready"):
     """It is initialised and listens on its own socket; the descriptor of the memory that it shares
     comes along.
 
@@ -98,26 +102,26 @@ class Ready(ControlMessage, type="ready"):
     address: str
 
 
-class Listening(ControlMessage, type="listening"):
+class Listening(FromWorker, type="listening"):
     """It accepts at the public port: only now a worker of the entry counts as ready."""
 
 
-class Failed(ControlMessage, type="failed"):
+class Failed(FromWorker, type="failed"):
     """It does not start."""
 
     message: str
     traceback: str
 
 
-class Draining(ControlMessage, type="draining"):
+class Draining(FromWorker, type="draining"):
     """It takes no more calls and answers those that it took."""
 
 
-class Drained(ControlMessage, type="drained"):
+class Drained(FromWorker, type="drained"):
     """Everything that it took is answered; it waits for `exit`."""
 
 
-class HealthReport(ControlMessage, type="health"):
+class HealthReport(FromWorker, type="health"):
     """How it is."""
 
     executed: int  # calls, since it began
@@ -130,13 +134,13 @@ class HealthReport(ControlMessage, type="health"):
     ran_on_sync: int
 
 
-class Bound(ControlMessage, type="bound"):
+class Bound(FromWorker, type="bound"):
     """It listens on its own socket anew; or why it cannot."""
 
     trouble: str
 
 
-class Held(ControlMessage, type="held"):
+class Held(FromWorker, type="held"):
     """A call that it had made was lost to a worker that executed it; the same call has lost so many
     by now.
     """
@@ -146,14 +150,14 @@ class Held(ControlMessage, type="held"):
     kills: int
 
 
-class Answered(ControlMessage, type="answered"):
+class Answered(FromWorker, type="answered"):
     """A call that was suspected of killing workers was answered."""
 
     node: str
     call: str
 
 
-class Lost(ControlMessage, type="lost"):
+class Lost(FromWorker, type="lost"):
     """Nobody listens at a socket whose owner is said to be ready."""
 
     path: str
@@ -161,37 +165,44 @@ class Lost(ControlMessage, type="lost"):
 
 # --- from the supervisor ---
 
+WorkerNewsState = Literal["ready", "draining"]
+NodeNewsState = Literal["starting", "ready", "draining", "failed", "stopped"]
+
+
+class FromSupervisor(ControlMessage):
+    """What the supervisor says to a worker, or to a fallback server."""
+
 
 class WorkerNews(ControlMessage):
     """A worker that callers may know: ready, or draining."""
 
     pid: int
     address: str
-    state: str
+    state: WorkerNewsState
 
 
 class NodeNews(ControlMessage):
     """What callers are told of a node; not the reason, which may be the text of an exception."""
 
     name: str
-    state: str
+    state: NodeNewsState
     workers: tuple[WorkerNews, ...]
     starts: bool  # whether its workers start, and die soon after
     # CLOCK_MONOTONIC, seconds: when the next worker of a failed node is started
     next_at: float | None
 
 
-class Members(ControlMessage, type="members"):
+class Members(FromSupervisor, type="members"):
     """What has become of nodes."""
 
     nodes: tuple[NodeNews, ...]
 
 
-class RosterHandover(ControlMessage, type="roster"):
+class RosterHandover(FromSupervisor, type="roster"):
     """The memory that names the workers that live comes along."""
 
 
-class Init(ControlMessage, type="init"):
+class Init(FromSupervisor, type="init"):
     """What it needs is ready: initialise.
 
     The shared sockets come along, in the order of `listeners`.
@@ -206,27 +217,27 @@ class Init(ControlMessage, type="init"):
     api_keys_salt: str | None = None  # None: nobody needs a key
 
 
-class ServePublic(ControlMessage, type="serve"):
+class ServePublic(FromSupervisor, type="serve"):
     """Accept at the public port; its socket comes along."""
 
 
-class Resolved(ControlMessage, type="plan"):
+class Resolved(FromSupervisor, type="plan"):
     """To a fallback server: there is a Plan now."""
 
     revision: int
 
 
-class Listeners(ControlMessage, type="listeners"):
+class Listeners(FromSupervisor, type="listeners"):
     """Shared sockets, in place of those whose names were removed; they come along."""
 
     listeners: tuple[str, ...]
 
 
-class Rebind(ControlMessage, type="rebind"):
+class Rebind(FromSupervisor, type="rebind"):
     """The name of its own socket was removed: listen anew."""
 
 
-class SuspectCalls(ControlMessage, type="suspicions"):
+class SuspectCalls(FromSupervisor, type="suspicions"):
     """Which calls of a node kill workers, or may."""
 
     node: str
@@ -234,26 +245,26 @@ class SuspectCalls(ControlMessage, type="suspicions"):
     refused: dict[str, float]  # until when, CLOCK_MONOTONIC in seconds, by call
 
 
-class Unready(ControlMessage, type="unready"):
+class Unready(FromSupervisor, type="unready"):
     """Have `/readyz` say 503 while everything is still answered."""
 
 
-class Report(ControlMessage, type="report"):
+class Report(FromSupervisor, type="report"):
     """Send a `health` now."""
 
 
-class Beat(ControlMessage, type="beat"):
+class Beat(FromSupervisor, type="beat"):
     """The supervisor lives, and what it said last holds."""
 
 
-class Drain(ControlMessage, type="drain"):
+class Drain(FromSupervisor, type="drain"):
     """Answer what was taken."""
 
     # whether the whole node stops: siblings may still hand calls over, so wait for `exit`
     last: bool
 
 
-class Exit(ControlMessage, type="exit"):
+class Exit(FromSupervisor, type="exit"):
     """Everybody has drained: end."""
 
 
@@ -322,6 +333,15 @@ def _reader(*kinds: type) -> Callable[[object], object]:
     return read
 
 
+def _one_of(*choices: object) -> Callable[[object], object]:
+    def read(value: object) -> object:
+        if value not in choices:
+            raise MalformedMessage(f"{value!r:.200} in place of one of {choices}")
+        return value
+
+    return read
+
+
 def _several(reader: Callable[[object], object]) -> Callable[[object], object]:
     def read(value: object) -> object:
         if not isinstance(value, list):
@@ -348,6 +368,8 @@ _READERS: dict[str, Callable[[object], object]] = {
     "bool": _reader(bool),
     "float": _reader(float, int),
     "float | None": _reader(float, int, type(None)),
+    "WorkerNewsState": _one_of(*get_args(WorkerNewsState)),
+    "NodeNewsState": _one_of(*get_args(NodeNewsState)),
     "tuple[str, ...]": _several(_reader(str)),
     "tuple[WorkerNews, ...]": _several(lambda value: _read(WorkerNews, value)),
     "tuple[NodeNews, ...]": _several(lambda value: _read(NodeNews, value)),

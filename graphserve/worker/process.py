@@ -108,7 +108,7 @@ class SupervisorConnection:
         self._sock = sock
         self._channel = Channel(sock, on_message, on_close, on_no_room)
 
-    def send(self, message: messages.ControlMessage, descriptors: Sequence[int] = ()) -> None:
+    def send(self, message: messages.FromWorker, descriptors: Sequence[int] = ()) -> None:
         """Send a message; it waits here while the supervisor is slow."""
         self._channel.send(message, descriptors)
 

@@ -27,7 +27,7 @@ from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.logs import records
 from graphserve.system.inherited import open_standard_streams
-from graphserve.system.messages import ControlMessage, HealthReport, WarmingUp
+from graphserve.system.messages import FromWorker, HealthReport, WarmingUp
 from graphserve.system.rundir.paths import batch_sockets, worker_socket
 from graphserve.wire.api_keys import ApiKeyCheck
 from graphserve.wire.media import pixels
@@ -217,7 +217,7 @@ class WorkerServer:
         membership: Membership,
         service: type,
         sockets: dict[str, socket.socket],
-        report: Callable[[ControlMessage], None],
+        report: Callable[[FromWorker], None],
         owners: Container[int] | None,
         tls: ssl.SSLContext | None,
         keys: ApiKeyCheck | None = None,

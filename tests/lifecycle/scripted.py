@@ -142,7 +142,7 @@ class ScriptedWorker(WorkerProcess):
             case messages.Exit():
                 self.die(0)
 
-    def send(self, message: ControlMessage, fds: list[int] | None = None) -> None:
+    def send(self, message: messages.FromSupervisor, fds: list[int] | None = None) -> None:
         if isinstance(message, messages.Drain) and not message.last:
             self.pool.bench.check_drain(self)
         super().send(message, fds)

@@ -81,6 +81,11 @@ class Port:
                 return
 
     @property
+    def lookout(self) -> Lookout:
+        """How it is found out that somebody waits in vain."""
+        return self.fallback._lookout
+
+    @property
     def entry(self) -> ScriptedWorker:
         """The latest worker of the entry."""
         return [
@@ -108,18 +113,18 @@ class Port:
             asyncio.get_running_loop().call_later(0.1, server.die, 0)
         elif event == "renewed":
             with self.fallback.elsewhere():
-                assert self.fallback.lookout is not Lookout.LISTENING
+                assert self.lookout is not Lookout.LISTENING
 
     def check(self) -> None:
         """Check what holds at any time."""
         assert not self.bench.bugs
         fallback = self.fallback
         if fallback.pid is not None or fallback.phase in (PortPhase.IDLE, PortPhase.ENDED):
-            assert fallback.lookout is Lookout.NONE
+            assert self.lookout is Lookout.NONE
         watched = self.bench.public.sock in [
             key.fileobj for key in asyncio.get_running_loop().selector.get_map().values()
         ]
-        assert watched is (fallback.lookout is Lookout.LISTENING)
+        assert watched is (self.lookout is Lookout.LISTENING)
         assert sum(each.state.accepts for each in fallback.processes) <= 1
 
     async def comes(self) -> None:
@@ -137,7 +142,7 @@ class Port:
     async def stop(self) -> None:
         await self.bench.stop()
         assert self.fallback.phase is PortPhase.ENDED
-        assert self.fallback.lookout is Lookout.NONE
+        assert self.lookout is Lookout.NONE
         assert not self.fallback.processes
         for client in self.clients:
             client.close()
@@ -163,7 +168,7 @@ async def started(port: Port) -> None:
 def test_nobody_comes_to_a_port_where_nobody_waits(folder: Path) -> None:
     async def scene(port: Port) -> None:
         await started(port)
-        assert port.fallback.lookout is Lookout.LISTENING
+        assert port.lookout is Lookout.LISTENING
         await asyncio.sleep(100)
         assert port.fallback.pid is None
         await port.stop()
@@ -175,10 +180,10 @@ def test_a_client_that_a_living_worker_accepts_is_no_reason(folder: Path) -> Non
     async def scene(port: Port) -> None:
         await started(port)
         port.connect()
-        await port.bench.until(lambda: port.fallback.lookout is Lookout.SUSPICIOUS)
+        await port.bench.until(lambda: port.lookout is Lookout.SUSPICIOUS)
         port.check()
         port.accept()
-        await port.bench.until(lambda: port.fallback.lookout is Lookout.LISTENING)
+        await port.bench.until(lambda: port.lookout is Lookout.LISTENING)
         assert port.fallback.pid is None
         await port.stop()
 
@@ -195,7 +200,7 @@ def test_one_comes_for_a_client_whom_nobody_accepts_and_goes_at_a_sign_of_life(
         port.accept()
         port.happen("health")
         await port.goes()
-        assert port.fallback.lookout is Lookout.LISTENING
+        assert port.lookout is Lookout.LISTENING
         await port.stop()
 
     at_port(folder, scene)
@@ -227,7 +232,7 @@ def test_one_that_dies_is_followed_by_another_after_a_pause(folder: Path) -> Non
             first.die()
             await port.bench.until(lambda first=first: first.state is WorkerState.GONE)
             port.check()
-            assert port.fallback.lookout in (Lookout.PAUSED, Lookout.SUSPICIOUS)
+            assert port.lookout in (Lookout.PAUSED, Lookout.SUSPICIOUS)
         await port.comes()
         await port.stop()
 
@@ -288,7 +293,7 @@ def test_any_order_of_events_ends_with_somebody_at_the_port(
         port.accept()
         port.connect()
         await port.bench.until(
-            lambda: port.fallback.pid is not None or port.fallback.lookout is not Lookout.NONE
+            lambda: port.fallback.pid is not None or port.lookout is not Lookout.NONE
         )
         await port.comes()  # the scripted workers accept nobody
         port.accept()
@@ -328,7 +333,7 @@ def test_a_stop_while_the_graph_starts(folder: Path, ready: bool) -> None:
         bench.fleet.expect(PLAN, {}, Secrets())
         port.connect()
         start = asyncio.ensure_future(bench.start())
-        await bench.until(lambda: port.fallback.lookout is Lookout.SUSPICIOUS)
+        await bench.until(lambda: port.lookout is Lookout.SUSPICIOUS)
         port.check()
         if ready:
             await port.comes()

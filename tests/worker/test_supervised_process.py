@@ -152,7 +152,7 @@ class Bench:
         if not isinstance(context.get("exception"), Ended):
             self.bugs.append(context)
 
-    def send(self, message: ControlMessage, descriptors: Sequence[int] = ()) -> None:
+    def send(self, message: messages.FromWorker, descriptors: Sequence[int] = ()) -> None:
         self.supervisor.channel.send(message, descriptors)
 
     def init(self) -> None:

@@ -30,7 +30,7 @@ from graphserve.supervise.verdicts import Frozen
 from graphserve.system import inherited, stack
 from graphserve.system.channel import Channel
 from graphserve.system.child_process import FIRST_FILE, end_group
-from graphserve.system.messages import ControlMessage, HealthReport, Rebind, ServePublic
+from graphserve.system.messages import FromSupervisor, HealthReport, Rebind, ServePublic
 from graphserve.system.rundir.paths import file_identity
 from graphserve.system.worker_pages import Roster, WorkerPage
 
@@ -103,7 +103,7 @@ class WorkerProcess(WorkerLife):
         # of max_requests: workers that began together are replaced apart
         self.quota = random.uniform(1.0, 1.1)
 
-    def send(self, message: ControlMessage, fds: list[int] | None = None) -> None:
+    def send(self, message: FromSupervisor, fds: list[int] | None = None) -> None:
         """Send a message, if it is connected."""
         if self.channel is not None:
             self.channel.send(message, fds or [])
