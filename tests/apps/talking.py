@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 
 from starlette.exceptions import HTTPException, WebSocketException
@@ -57,6 +58,10 @@ class Talker:
     """Has a socket for each kind of talk."""
 
     speller = depends(Speller)
+
+    def __init__(self) -> None:
+        while os.path.exists(os.environ.get("SLOW", "/nowhere")):  # starts slowly
+            time.sleep(0.01)
 
     @websocket
     async def echo(self, socket: WebSocket) -> None:

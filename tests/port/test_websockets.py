@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import struct
 import threading
@@ -28,9 +29,16 @@ KEY = "dGhlIHNhbXBsZSBub25jZQ=="
 
 
 @pytest.fixture(scope="module")
-def graph() -> Iterator[Served]:
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file: while it is there, the entry starts slowly."""
+    return tmp_path_factory.mktemp("slow") / "slow"
+
+
+@pytest.fixture(scope="module")
+def graph(slow: Path) -> Iterator[Served]:
+    arguments = ("--access-log", "--timeout-client", "1")
     with served(
-        "tests.apps.talking:Talker", "--access-log", "--timeout-client", "1", cwd=ROOT
+        "tests.apps.talking:Talker", *arguments, cwd=ROOT, env={"SLOW": str(slow)}
     ) as graph:
         yield graph
 
@@ -558,7 +566,7 @@ def test_a_drain_ends_it_when_the_grace_is_over(graph: Served, place: Path) -> N
         client.send("a")
         assert client.recv(timeout=30) == "a"
         after = len(graph.log)
-        graph.signal(1)  # SIGHUP: a reload, which replaces the workers
+        graph.signal(signal.SIGHUP)  # a reload, which replaces the workers
         graph.wait_log("reloaded in", after=after)
         client.send("in the grace")
         assert client.recv(timeout=30) == "in the grace"
@@ -570,3 +578,32 @@ def test_a_drain_ends_it_when_the_grace_is_over(graph: Served, place: Path) -> N
         assert client.recv(timeout=30) == "b"
     eventually(lambda: len(graph.workers("n1")) == 1)
     assert not httpx.get(graph.url + "/readyz", trust_env=False).is_error
+
+
+def test_without_a_worker_there_is_no_websocket_for_now(graph: Served, slow: Path) -> None:
+    slow.touch()
+    (worker,) = graph.workers("n1")
+    after = len(graph.log)
+    with talk(graph, "/echo") as client:
+        os.kill(worker, signal.SIGKILL)
+        with pytest.raises(websockets.ConnectionClosedError):
+            client.recv(timeout=30)
+    graph.wait_log("a fallback server is at the public port", after=after)
+    with pytest.raises(websockets.InvalidStatus) as raised, talk(graph, "/echo"):
+        pass
+    answer = raised.value.response
+    assert answer.status_code == 503 and int(answer.headers["retry-after"]) > 0
+    detail = json.loads(bytes(answer.body or b""))["detail"]
+    assert detail == "/echo is for Talker, which takes no calls now"
+    assert httpx.get(graph.url + "/echo", trust_env=False).status_code == 426
+    slow.unlink()
+    eventually(lambda: answers_again(graph))
+
+
+def answers_again(graph: Served) -> bool:
+    try:
+        with talk(graph, "/echo") as client:
+            client.send("again")
+            return client.recv(timeout=30) == "again"
+    except websockets.InvalidStatus:
+        return False
