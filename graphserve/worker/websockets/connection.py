@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -55,7 +56,9 @@ SLICE = 0.002  # seconds in which the frames of one connection are read, until o
 # seconds before the end of the grace at which it is closed, so that its code has time to end
 LAST_WORDS = 1.0
 SHARE_OF_GRACE = 0.25  # of a short grace, likewise
+LONG_PORTION = 16 * 1024  # bytes that are read at once while they are of one frame
 VERSIONS = {"version": "3.0", "spec_version": "2.4"}
+_OF_MESSAGES = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 
 
 @dataclass(frozen=True)
@@ -279,35 +282,49 @@ class WebSocketConnection(asyncio.Protocol):
         if self.discarding:
             return
         self._came += len(data)
-        self._held += data
-        if not self._digesting:
-            self._digest()
+        if len(data) > PORTION or self._held or self._is_held_back:
+            self._held += data
+            if not self._digesting:
+                self._digest()
+            return
+        self._read(data)
+        if self._is_held_back:
+            self._hold_back()
 
     # --- what comes ---
 
     def _digest(self) -> None:
         """Read what is held, for a while; others have a turn then."""
         self._digesting = False
-        end = self.loop.time() + SLICE
+        # (the loop's own clock stands still meanwhile)
+        end = time.perf_counter() + SLICE
+        size = PORTION
         while self._held and not self._is_held_back:
-            portion = bytes(self._held[:PORTION])
-            del self._held[:PORTION]
-            self._protocol.receive_data(portion)
-            events = self._protocol.events_received()
-            self.receiving = self._protocol.state is State.OPEN
-            for frame in events:
-                if not isinstance(frame, Frame):  # (a request, which we read ourselves)
-                    continue
-                if frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
-                    self._take(frame)
-                else:
-                    self.receiving = bool(self._parts)
-            self._flush()
-            if self.loop.time() > end and self._held:
+            portion = bytes(self._held[:size])
+            del self._held[:size]
+            # of a long frame there may be more at once
+            size = PORTION if self._read(portion) else LONG_PORTION
+            if time.perf_counter() > end and self._held:
                 self._digesting = True
                 self.loop.call_soon(self._digest)
                 break
         self._hold_back()
+
+    def _read(self, data: bytes) -> bool:
+        """Read bytes, and return whether a frame has ended in them."""
+        protocol = self._protocol
+        protocol.receive_data(data)
+        frames = protocol.events_received()
+        self.receiving = protocol.state is State.OPEN
+        for frame in frames:
+            if not isinstance(frame, Frame):  # (a request, which we read ourselves)
+                continue
+            if frame.opcode in _OF_MESSAGES:
+                self._take(frame)
+            else:
+                self.receiving = bool(self._parts)
+        self._flush()
+        return bool(frames)
 
     @property
     def _is_held_back(self) -> bool:
