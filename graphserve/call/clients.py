@@ -6,7 +6,7 @@ Runs in workers.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
@@ -29,6 +29,7 @@ from graphserve.graph.plan import URL_LEVELS, ApiPlan, EdgePlan, NodePlan, Plan
 from graphserve.loop.loop_thread import LoopThread
 from graphserve.system.rundir.paths import batch_sockets, queue_socket
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, UntypedCodec
+from graphserve.wire.media.files import is_slow
 from graphserve.wire.shared_buffers import SharedMemory
 from graphserve.wire.signature import Signature
 from graphserve.wire.url_arguments import as_query, method_of, url_writer
@@ -265,6 +266,7 @@ class Clients(Generic[RequestT]):
                         cls is not None,
                         _written(edge),
                         edge.attempts,
+                        writes_slowly(cls, api),
                     ),
                 )
                 for api in node.apis
@@ -296,6 +298,7 @@ class Clients(Generic[RequestT]):
                         URL_SLACK,
                         typed=cls is not None,
                         client=_written(edge),
+                        slow=writes_slowly(cls, api),
                     ),
                 )
                 for api in edge.apis
@@ -338,11 +341,20 @@ def codecs(
     return encode if api.input_stream is None else as_query, decode
 
 
+def writes_slowly(cls: type | None, api: ApiPlan) -> bool:
+    """Return whether the arguments of an API may take long to write; without a class nobody
+    knows.
+    """
+    return cls is not None and any(
+        is_slow(parameter.type) for parameter in _signature(cls, api.name).parameters
+    )
+
+
 def public_codecs(cls: type | None, api: ApiPlan) -> tuple[EncodeArguments, DecodeResult]:
     """Return the same for a service whose public port is called."""
     arguments, result = _codecs(cls, api)
     if not api.is_plain or api.input_stream is not None:
-        signature = None if cls is None else Signature.of(cls, api.name)
+        signature = None if cls is None else _signature(cls, api.name)
         in_url = api.in_url(method_of(api.methods))
         if api.input_stream is not None:
             in_url = tuple(name for name in api.parameters if name != api.input_stream)
@@ -351,12 +363,17 @@ def public_codecs(cls: type | None, api: ApiPlan) -> tuple[EncodeArguments, Deco
     return arguments.encode_public, result.decode
 
 
+@lru_cache(maxsize=4)  # (it is asked for several times in a row)
+def _signature(cls: type, name: str) -> Signature:
+    return Signature.of(cls, name)
+
+
 def _codecs(
     cls: type | None, api: ApiPlan
 ) -> tuple[ArgumentsCodec | UntypedCodec, ResultCodec | UntypedCodec]:
     if cls is None:
         return (untyped := UntypedCodec()), untyped
-    signature = Signature.of(cls, api.name)
+    signature = _signature(cls, api.name)
     result = ResultCodec(
         signature.item if signature.stream else signature.result, f"{cls.__name__}.{api.name}"
     )

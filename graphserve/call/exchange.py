@@ -234,6 +234,22 @@ class Exchange(Generic[RequestT]):
         else:
             context.task = task  # most calls are made by the same one: it is looked at once
 
+    def take_request(
+        self,
+        lane: Lane[RequestT],
+        request: RequestT,
+        tickets: list[Ticket] | None,
+        inline: Callable[[], RequestT] | None,
+    ) -> None:
+        """Send what a thread has written of it meanwhile, by the lane of its node."""
+        self.lane = lane
+        self.request = request
+        self.tickets = tickets
+        self.inline = inline
+        if (retry_budget := lane.retry_budget) is not None:
+            retry_budget.calls += 1
+        self._send_again()
+
     def send_on(
         self, connection: Connection, request: bytes, sent_to: object | None = None
     ) -> None:

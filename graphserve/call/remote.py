@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextvars
 import reprlib
 import threading
 import time
@@ -25,6 +26,7 @@ from graphserve.call.exchange import (
     TypedExchange,
     TypedLane,
 )
+from graphserve.call.lanes.encoding import EncodedCall, EncodingLane
 from graphserve.call.memory_sharing import Sharing
 from graphserve.call.misuse import NotAResult
 from graphserve.call.streams import RemoteStream, StreamExchange
@@ -39,11 +41,28 @@ from graphserve.loop.shield import shielded
 from graphserve.wire import problem
 from graphserve.wire.exceptions import ErrorDetail, Unsendable
 from graphserve.wire.headers import ERROR_KIND, Headers
-from graphserve.wire.shared_buffers import UnreadableMemory
+from graphserve.wire.media.kinds import packs_quickly
+from graphserve.wire.shared_buffers import UnreadableMemory, done
 from graphserve.wire.validation_errors import problem as wrong
 
 EncodeArguments = Callable[[dict[str, object]], bytes]  # the arguments of a call, by name
 DecodeResult = Callable[[bytes], object]  # its result, or an item of its stream
+
+# what is raised where arguments cannot be written
+_UNWRITABLE = (
+    InvalidArguments,
+    Unsendable,
+    TypeError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+    MemoryError,
+)
+_PLAIN = frozenset({type(None), bool, int, float, str})
+
+
+def _is_quick(value: object) -> bool:
+    return type(value) in _PLAIN or packs_quickly(value)
 
 
 @dataclass(frozen=True)
@@ -63,6 +82,7 @@ class DependencyApi(Generic[RequestT]):
         typed: whether `decode` holds the result to its annotation; else the service does.
         client: how user code writes the client whose API it is, for messages.
         attempts: how often a call may run at most, if the API is idempotent; None: no limit here.
+        slow: whether its arguments may take long to write, as pictures and tables do.
     """
 
     plan: ApiPlan
@@ -77,6 +97,7 @@ class DependencyApi(Generic[RequestT]):
     typed: bool = True
     client: str = "self.…"
     attempts: int | None = None
+    slow: bool = False
 
     @property
     def runs(self) -> int:
@@ -96,6 +117,7 @@ class RemoteApi(Generic[RequestT]):
         "_parameters",
         "_runs",
         "_sender",
+        "_slow",
         "_written",
     )
 
@@ -108,6 +130,7 @@ class RemoteApi(Generic[RequestT]):
         self._compose = api.lane.composer(api.plan, checked=not api.typed, caller=api.caller)
         self._sender = api.sharing.memory.sender if api.sharing is not None else None
         self._runs = api.runs
+        self._slow = api.slow and not api.plan.stream and api.plan.input_stream is None
         self._never_sent = self._compose(None, None, b"")  # the request of a call that misfits
 
     def __call__(
@@ -115,6 +138,10 @@ class RemoteApi(Generic[RequestT]):
     ) -> RemoteCall[RequestT] | RemoteStream[RequestT]:
         """Send the call; what goes wrong with its arguments is raised when it is awaited."""
         loop_thread = self._loop_thread
+        if self._slow and threading.get_ident() == loop_thread.thread:
+            arguments = self._slow_arguments(args, kwargs)
+            if arguments is not None:
+                return self._call_slowly(arguments)
         api = self._api
         context = current.get()
         deadline_ns = earliest(context.deadline_ns if context is not None else None, api.timeout)
@@ -130,14 +157,8 @@ class RemoteApi(Generic[RequestT]):
                 upload = self._upload(arguments)
             body = api.encode(arguments)
             request = self._compose(context, deadline_ns, body)
-        except InvalidArguments as exc:
-            misfit = exc
-        except Unsendable as exc:
-            misfit = self._misfit(f": {exc.said}", exc.errors)
-        except (TypeError, ValueError, OverflowError, RecursionError) as exc:
-            misfit = self._misfit(f": {exc}", [wrong([], str(exc), "encoding")])
-        except MemoryError as exc:
-            misfit = self._no_room("write the arguments", described(exc))
+        except _UNWRITABLE as exc:
+            misfit = self._unwritable(exc)
         tickets = sender.collect() if sender is not None and sender.placed != placed else None
         inline = partial(self._inlined, context, deadline_ns, body) if tickets else None
         if api.plan.stream:
@@ -183,6 +204,69 @@ class RemoteApi(Generic[RequestT]):
         # Made last: an error's traceback may keep this frame, and the call is to be freed where it
         # is dropped.
         return RemoteCall(loop_thread, exchange, self._name, self._written)
+
+    def _slow_arguments(
+        self, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> dict[str, object] | None:
+        """Return the arguments of a call on the loop if a thread is to write them; None: it takes
+        no time, or they do not fit.
+        """
+        if all(map(_is_quick, args)) and all(map(_is_quick, kwargs.values())):
+            return None
+        try:
+            return self._bind(args, kwargs) if args else kwargs
+        except InvalidArguments:
+            return None
+
+    def _call_slowly(self, arguments: dict[str, object]) -> RemoteCall[RequestT]:
+        """Send a call when a thread has written its arguments, so that the loop goes on
+        meanwhile.
+        """
+        api = self._api
+        context = current.get()
+        deadline_ns = earliest(context.deadline_ns if context is not None else None, api.timeout)
+        carried = contextvars.copy_context()
+        write = partial(carried.run, self._write_slowly, context, deadline_ns, arguments)
+        exchange = TypedExchange(
+            self._loop_thread.loop,
+            EncodingLane(api.lane, write),
+            api.node,
+            self._never_sent,
+            deadline_ns,
+            api.slack,
+            self._runs,
+            self._read,
+        )
+        exchange.start()
+        return RemoteCall(self._loop_thread, exchange, self._name, self._written)
+
+    def _write_slowly(
+        self,
+        context: CallContext | None,
+        deadline_ns: int | None,
+        arguments: dict[str, object],
+    ) -> EncodedCall[RequestT]:
+        sender = self._sender
+        try:
+            body = self._api.encode(arguments)
+            request = self._compose(context, deadline_ns, body)
+        except _UNWRITABLE as exc:
+            if sender is not None:
+                done(sender.collect())
+            raise self._unwritable(exc) from None
+        tickets = sender.collect() if sender is not None else None
+        inline = partial(self._inlined, context, deadline_ns, body) if tickets else None
+        return EncodedCall(request, tickets or None, inline)
+
+    def _unwritable(self, exc: BaseException) -> CallError:
+        """Return what a call ends with whose arguments cannot be written."""
+        if isinstance(exc, InvalidArguments):
+            return exc
+        if isinstance(exc, Unsendable):
+            return self._misfit(f": {exc.said}", exc.errors)
+        if isinstance(exc, MemoryError):
+            return self._no_room("write the arguments", described(exc))
+        return self._misfit(f": {exc}", [wrong([], str(exc), "encoding")])
 
     def _inlined(
         self, context: CallContext | None, deadline_ns: int | None, body: bytes

@@ -42,16 +42,19 @@ class Pictures:
         """Median and least milliseconds of each way, and how long the loop is held at most."""
         image = Image.effect_noise(SIZE, 99).convert(mode)
         bytes_of = {name: np.full((*SIZE, n), 7, np.uint8) for name, n in SHAPES.items()}
-        took: dict[str, list[tuple[float, float]]] = {}
+        calls = {name: partial(self.taker.array, array) for name, array in bytes_of.items()}
+        calls["picture"] = partial(self.taker.picture, image)
+        took: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
         for _ in range(rounds):
-            for name, array in bytes_of.items():
-                took.setdefault(name, []).append(await timed(partial(self.taker.array, array)))
-            took.setdefault("picture", []).append(await timed(partial(self.taker.picture, image)))
+            for name, call in calls.items():
+                took[name].append((await timed(call), await held(call)))
         return {name: figures(each[1:]) for name, each in took.items()}
 
 
 def figures(took: list[tuple[float, float]]) -> dict[str, float]:
-    """The median and the least time of a hop, and the median of the longest pauses; in ms."""
+    """The median and the least time of a hop, and the median of how long the loop is held; in
+    ms.
+    """
     times, pauses = (sorted(each) for each in zip(*took, strict=True))
     middle = len(took) // 2
     return {
@@ -61,25 +64,33 @@ def figures(took: list[tuple[float, float]]) -> dict[str, float]:
     }
 
 
-async def timed(call: Callable[[], Awaitable[object]]) -> tuple[float, float]:
-    """Seconds that a call took, and the longest that nothing else ran on the loop meanwhile."""
-    pauses: list[float] = []
-
-    async def look() -> None:
-        while True:
-            before = time.perf_counter()
-            await asyncio.sleep(0)
-            pauses.append(time.perf_counter() - before)
-
-    looking = asyncio.create_task(look())
-    await asyncio.sleep(0.01)
-    pauses.clear()
+async def timed(call: Callable[[], Awaitable[object]]) -> float:
+    """Seconds that a call took."""
     began = time.perf_counter()
     await call()
-    took = time.perf_counter() - began
-    await asyncio.sleep(0)
+    return time.perf_counter() - began
+
+
+async def held(call: Callable[[], Awaitable[object]]) -> float:
+    """Seconds of CPU that the thread of the loop worked at most in one go, while a call was made."""
+    most = 0.0
+    before = time.thread_time()
+
+    async def look() -> None:
+        nonlocal most, before
+        while True:
+            await asyncio.sleep(0.001)
+            now = time.thread_time()
+            most = max(most, now - before)
+            before = now
+
+    looking = asyncio.create_task(look())
+    await asyncio.sleep(0.005)
+    most = 0.0
+    await call()
+    await asyncio.sleep(0.003)
     looking.cancel()
-    return took, max(pauses)
+    return most
 
 
 def main() -> None:

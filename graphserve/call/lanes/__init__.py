@@ -6,6 +6,7 @@
     base     what these two share: the pushed state of the node, the errors of a node that cannot be
              reached
     url      httpx, to a service that is no node of this graph
+    encoding in front of any of these, where the arguments take long to write: a thread does it
 
 Each implements `Lane` of `call/exchange.py`: the exchange calls `send`, and is told of the answer
 or the loss; `forget` when it is over. A local graph has lanes of its own (`run/local_node.py`,

@@ -29,6 +29,7 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _READ = "PNG, JPEG, WebP, GIF, BMP or TIFF"
 _DATA_URL = re.compile(r"data:[\w.+/-]*(?:;[\w.+-]+=[^;,]{0,100})*;base64,", re.IGNORECASE)
 PNG = b"image/png"
+SMALL = 64 * 1024  # pixels
 # What `Media` may say of how a file is written, by the media type: the numbers that there are, from
 # and to; bool is both.
 _OPTIONS: dict[str, dict[str, tuple[int, int]]] = {
@@ -55,6 +56,11 @@ def is_image_value(value: object) -> TypeGuard[Image]:
     """Return whether a value is an image of Pillow's; Pillow is not imported for it."""
     pillow = sys.modules.get("PIL.Image")
     return pillow is not None and isinstance(value, pillow.Image)
+
+
+def is_small(value: object) -> bool:
+    """Return whether the pixels of a picture are copied before a thread could begin to."""
+    return is_image_value(value) and value.width * value.height <= SMALL
 
 
 class Images:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from graphserve.wire.media import images
 from graphserve.wire.media.classes import name_of_kind
 from graphserve.wire.media.images import Images
 from graphserve.wire.media.npy import ArrayFiles
@@ -143,6 +144,11 @@ def kind_of_value(value: object) -> PackedKind | None:
     """Return the kind that a value is of, if only we know how to send it."""
     name = name_of_kind(value)
     return None if name is None else PACKED[name]
+
+
+def packs_quickly(value: object) -> bool:
+    """Return whether a value is of a kind that takes long to pack, but is small."""
+    return name_of_kind(value) == "image" and images.is_small(value)
 
 
 def is_packed(header: memoryview) -> bool:

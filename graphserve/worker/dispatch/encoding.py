@@ -10,6 +10,7 @@ import contextvars
 import dataclasses
 import functools
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,28 +53,41 @@ def encode_result(codec: ResultCodec, value: object, format: AnswerFormat) -> En
         return EncodedResult(codec.encode(value, Format.JSON), Format.JSON)
 
 
-def encoding(api: BoundApi, format: AnswerFormat, executor: Executor) -> BoundApi:
+def encode_for_service(
+    encode: Callable[[object, AnswerFormat], bytes], value: object, format: AnswerFormat
+) -> EncodedResult:
+    """Return a result for a typed caller, who takes the result alone."""
+    return EncodedResult(encode(value, format), format)
+
+
+def encoding(
+    api: BoundApi,
+    write: Callable[[object], EncodedResult],
+    executor: Executor,
+    is_quick: Callable[[object], bool],
+) -> BoundApi:
     """Return an API whose result is written already when a call of it ends.
 
     Args:
         api: the API.
-        format: how its result is written.
+        write: writes it.
+        is_quick: tells that this takes no time.
         executor: has the threads, for an API that is async; another one has a thread already.
     """
     method = api.method
 
     @functools.wraps(method)
     def called(**arguments: object) -> EncodedResult:
-        return encode_result(api.result, method(**arguments), format)
+        return write(method(**arguments))
 
     @functools.wraps(method)
     async def awaited(**arguments: object) -> EncodedResult:
         result: Any = method(**arguments)
         if inspect.isawaitable(result):
             result = await result
+        if is_quick(result):
+            return write(result)
         carried = contextvars.copy_context()
-        return await executor.loop.run_in_executor(
-            executor.decoders, carried.run, encode_result, api.result, result, format
-        )
+        return await executor.loop.run_in_executor(executor.decoders, carried.run, write, result)
 
     return dataclasses.replace(api, method=awaited if api.is_async else called)

@@ -263,7 +263,7 @@ class AnswerableRequest:
             return
         self._accept = result.format
         answer = self.context.answer
-        if answer is not None:
+        if answer is not None and not self.trust.values:
             self._answer_as_said(answer, result.body, result.format.content_type)
         else:
             self.respond(result.body)

@@ -23,10 +23,16 @@ from graphserve.wire.formats import (
 )
 from graphserve.wire.headers import LONGEST_TRAVELLER
 from graphserve.wire.media.bodies import untaken
+from graphserve.wire.media.kinds import packs_quickly
 from graphserve.wire.trust import RELAYED
 from graphserve.wire.url_arguments import whole
 from graphserve.worker.dispatch.decoding import Decoding, read_arguments
-from graphserve.worker.dispatch.encoding import EncodedResult, encode_result, encoding
+from graphserve.worker.dispatch.encoding import (
+    EncodedResult,
+    encode_for_service,
+    encode_result,
+    encoding,
+)
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.dispatch.shedding import refusal
 from graphserve.worker.dispatch.slots import WaitingUpload
@@ -76,6 +82,10 @@ class Cancellable(Protocol):
     def cancel(self) -> object:
         """Stop it: the client has left."""
         ...
+
+
+def _never(value: object) -> bool:
+    return False
 
 
 class HttpRequest(AnswerableRequest):
@@ -364,8 +374,9 @@ class HttpRequest(AnswerableRequest):
             self._execution.start(arguments)
         else:
             on_end = self._on_ended
-            if api.writes_slowly and not self.trust.values:
-                api = encoding(api, self._accept, listener.executor)
+            if api.writes_slowly:
+                is_quick = packs_quickly if self.trust.values else _never
+                api = encoding(api, self._result_writer(), listener.executor, is_quick)
                 on_end = self._on_encoded
             execution = listener.executor.start(
                 api, arguments, self.context, on_end, self._on_freed, at_once=True
@@ -405,16 +416,21 @@ class HttpRequest(AnswerableRequest):
         except Exception as exc:
             self.fail(exc)
 
+    def _result_writer(self) -> Callable[[object], EncodedResult]:
+        """Return what writes a result that takes long to write, in a thread."""
+        if not self.trust.values:
+            return partial(encode_result, self._api.result, format=self._accept)
+        encode = self.encoded if self.trust.memory else self._api.result.encode
+        return partial(encode_for_service, encode, format=self._accept)
+
     def _on_batch_ended(self, result: object, error: BaseException | None) -> None:
         """Answer with what a batch has for this call; what takes long to write, a thread writes."""
         api = self._api
-        if error is not None or self.trust.values or not api.writes_slowly:
+        if error is not None or not api.writes_slowly:
             self._on_ended(result, error)
             return
         executor = self.connection.listener.executor
-        written = executor.loop.run_in_executor(
-            executor.decoders, encode_result, api.result, result, self._accept
-        )
+        written = executor.loop.run_in_executor(executor.decoders, self._result_writer(), result)
         written.add_done_callback(self._on_written)
 
     def _on_written(self, written: asyncio.Future[EncodedResult]) -> None:
