@@ -114,6 +114,9 @@ SERVICES = {
     "mount of no application": ('@service(mount={"/ui": 3}) # HERE\n{class}', r"'/ui': it is an ASGI application .*, not 3"),
     "mount twice": ('@service(mount={"/ui": "x:y", "/ui/": "x:z"}) # HERE\n{class}', r"mount has '/ui' twice"),
     "mount over a route": ('@service(mount={"/run": "x:y"}) # HERE\n{class}', r"A\.run has the route '/run', and mount has '/run', which takes all"),
+    "middleware as one": ('@service(middleware=print) # HERE\n{class}', r"middleware is a list of starlette\.middleware\.Middleware"),
+    "middleware as a class": ('@service(middleware=[Plain]) # HERE\n{class}', r"in it: write Middleware\(Plain, …\)"),
+    "middleware of something else": ('@service(middleware=[3]) # HERE\n{class}', r"Middleware\(\.\.\.\) in it, not 3"),
     "version of a number": ("@service(version=1.2) # HERE\n{class}", r"option 'version' is a text such as '1\.2\.0'"),
     "env with '='": ("@service(env={'A=B': 'c'}) # HERE\n{class}", r"'env' is a mapping of names to strings"),
     "one route twice": (
@@ -750,5 +753,5 @@ def test_an_unknown_option_among_merged_ones_names_its_place() -> None:
 
 def test_the_tables_have_a_case_for_every_option() -> None:
     written = " ".join(text for text, _ in SERVICES.values())
-    for option in ("name", "warm_up", "mount", *ServiceOptions.__dataclass_fields__):
+    for option in ("name", "warm_up", "mount", "middleware", *ServiceOptions.__dataclass_fields__):
         assert re.search(rf"@service\({option}=", written), option

@@ -65,6 +65,7 @@ class ServiceDeclaration:
     line: int
     warm_up: str | None = None  # the name of a method
     mounts: tuple[Mount, ...] = ()  # the longest path first
+    middleware: tuple[object, ...] = ()  # as Starlette's `Middleware`, the outermost first
 
 
 def declaration(cls: object) -> ServiceDeclaration | None:

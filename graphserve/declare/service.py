@@ -46,7 +46,7 @@ Y = TypeVar("Y")
 T = TypeVar("T")
 Method = Callable[Concatenate[Any, P], R]  # what `@api` decorates; the first parameter is self
 
-_OWN_OPTIONS = ("name", "warm_up", "mount")  # that cannot be set from outside
+_OWN_OPTIONS = ("name", "warm_up", "mount", "middleware")  # that cannot be set from outside
 _SERVICE_OPTIONS = (*_OWN_OPTIONS, *ServiceOptions.__dataclass_fields__)
 _API_OPTIONS = ("method", "route", "batch", "idempotent", "timeout")
 
@@ -94,6 +94,7 @@ def service(
     cors: Sequence[str] = ...,
     warm_up: str | None = ...,
     mount: Mapping[str, object] = ...,
+    middleware: Sequence[object] = ...,
 ) -> ServiceDecorator: ...
 def service(*classes: object, **options: object) -> object:
     """Declare a class as a service: one node of the graph, with its own pool of workers.
@@ -129,6 +130,8 @@ def service(*classes: object, **options: object) -> object:
             mount: of the entry: by path, such as `{"/ui": app, "/static": "folder"}`, what its port
                 serves besides: ASGI and WSGI applications, import strings of such, folders of
                 files. Default: none.
+            middleware: of the entry: Starlette's `Middleware(...)` around everything at its port,
+                the outermost first. Default: none.
             warm_up: the name of a method that runs once in each worker before it takes calls.
                 Default: `__warm_up__`, where the class has one.
 
@@ -235,8 +238,28 @@ def _declare_service(cls: object, options: dict[str, object], place: SourceLine)
     _check_class(cls, place)
     warm_up = _checked_warm_up(cls, options.get("warm_up"), where, place)
     mounts = _checked_mounts(cls, options.get("mount", {}), where, place)
-    setattr(cls, SERVICE, ServiceDeclaration(name, checked, *place, warm_up, mounts))
+    middleware = _checked_middleware(options.get("middleware", ()), where, place)
+    setattr(cls, SERVICE, ServiceDeclaration(name, checked, *place, warm_up, mounts, middleware))
     return cls
+
+
+def _checked_middleware(given: object, where: str, place: SourceLine) -> tuple[object, ...]:
+    if not isinstance(given, (list, tuple)):
+        refuse(
+            f"{where}: middleware is a list of starlette.middleware.Middleware(...), not {given!r}",
+            place,
+        )
+    for each in given:
+        if (
+            callable(getattr(each, "cls", None))
+            and hasattr(each, "args")
+            and hasattr(each, "kwargs")
+        ):
+            continue
+        name = getattr(each, "__name__", None)
+        hint = f": write Middleware({name}, …)" if isinstance(each, type) else f", not {each!r}"
+        refuse(f"{where}: middleware has starlette.middleware.Middleware(...) in it{hint}", place)
+    return tuple(given)
 
 
 def _checked_mounts(cls: type, given: object, where: str, place: SourceLine) -> tuple[Mount, ...]:

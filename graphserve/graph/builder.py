@@ -430,7 +430,13 @@ class _Builder:
             edges=tuple(node.edges),
             sockets=self._sockets(node),
             mounts=self._mounts(node),
+            middleware=self._has_middleware(node),
         )
+
+    def _has_middleware(self, node: _Found) -> bool:
+        spec = declaration(node.cls)
+        is_entry = node is next(iter(self.found.values())) and self.replace is None
+        return spec is not None and is_entry and bool(spec.middleware)
 
     def _mounts(self, node: _Found) -> tuple[str, ...]:
         spec = declaration(node.cls)

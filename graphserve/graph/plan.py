@@ -165,6 +165,7 @@ class NodePlan:
         apis: its APIs.
         edges: its dependencies.
         sockets: its WebSockets; only the entry has some.
+        middleware: whether there is middleware around its port, if it is the entry.
         mounts: the paths of what is mounted; only those of the entry count.
     """
 
@@ -180,6 +181,7 @@ class NodePlan:
     edges: tuple[EdgePlan, ...] = ()
     sockets: tuple[SocketPlan, ...] = ()
     mounts: tuple[str, ...] = ()
+    middleware: bool = False
 
     @property
     def batched(self) -> dict[str, int]:

@@ -12,6 +12,7 @@
     dispatch/        slots, permits, deadlines; the call of the method
     batch/, stream/  calls that are joined, and items that come or go one by one
     websockets/      clients that stay connected, and the methods that talk to them
+    middleware       what the entry puts around everything at its port
     mounts/          applications and folders that the port serves besides
     pages/           health, the OpenAPI document and the pages of the entry
 

@@ -117,15 +117,19 @@ class FallbackServer:
         plan, node = self.plan, self.node
         executor = Executor(node, self._threads, plan.depth(node.name))
         relay = Relay(node, Lanes(plan, self.run, self.membership), executor.guard + LEVEL_GUARD)
-        self.app.mounted = node.mounts
+        # no call goes around the middleware of its workers
+        self.app.mounted = ("",) if node.middleware else node.mounts
         apis = {api.name: outlined(node, api) for api in node.apis}
-        self.app.serve(apis, self._sockets())
+        self.app.serve({} if node.middleware else apis, self._sockets())
         cors = cors_of(plan)
         common = b"" if cors is None else cors.common
         responder = Responder(node.name, public=True, debug=plan.debug, lines=common)
-        return routes(apis.values(), plan.listen.root_path), executor, Slots(0), responder, relay
+        paths = {} if node.middleware else routes(apis.values(), plan.listen.root_path)
+        return paths, executor, Slots(0), responder, relay
 
     def _tree(self) -> RouteTree | None:
+        if self.node.middleware:
+            return None
         apis = [outlined(self.node, api) for api in self.node.apis]
         return route_tree(apis, self.plan.listen.root_path)
 

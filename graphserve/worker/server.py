@@ -15,7 +15,7 @@ import mmap
 import os
 import socket
 import ssl
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -59,6 +59,7 @@ from graphserve.worker.websockets.door import SocketDoor
 from graphserve.worker.websockets.routes import SocketRoutes
 
 if TYPE_CHECKING:
+    from graphserve.worker.middleware import PortApp
     from graphserve.worker.mounts.mounts import Mounts
 
 SERVER_KEEP_ALIVE = 2.5  # times the caller's keep-alive: the caller always closes first
@@ -198,6 +199,10 @@ class WorkerServer:
             SocketRoutes(node.sockets),
             mounts,
         )
+        self._inside: PortApp | None = None  # what middleware is around
+        self._around: AsgiApp = self.app
+        if node.middleware and node.name == plan.entry:
+            self._around = self._with_middleware()
         # the sockets
         self.address = worker_socket(run, node.id, os.getpid())
         self._listeners: list[Listener] = []
@@ -360,7 +365,7 @@ class WorkerServer:
         responder = Responder(self.node.name, public=public, debug=plan.debug, lines=common)
         prefix = listen.root_path if public else ""
         listener = Listener(
-            self.app,
+            self._around if public else self.app,
             routes(self.apis.values(), prefix, inside=not public),
             self.executor,
             self.slots,
@@ -377,22 +382,53 @@ class WorkerServer:
             cors=cors,
             keys=self._keys if public else None,
             mounts=self._mounts if public else None,
+            middleware=public and self._inside is not None,
             **rest,
         )
+        if public and self._inside is not None:
+            self._inside.listener = listener
         self.neighbours.membership.watch_suspicions(self.node.name, listener.suspect)
         self._listeners.append(listener)
         return listener
 
+    def _with_middleware(self) -> AsgiApp:
+        """Return the application inside of the middleware that the class declares.
+
+        Raises:
+            StartupError: one of it cannot be made.
+        """
+        from graphserve.declare.declaration import declaration
+        from graphserve.worker.middleware import PortApp, stack
+
+        declared = declaration(self.instance.cls)
+        assert declared is not None
+        sockets = self._socket_endpoints() if self.node.sockets else {}
+        self._inside = PortApp(self.app, sockets)
+        return stack(declared.middleware, self._inside, self.node.name)
+
     def _make_door(self) -> SocketDoor:
-        # (they bring Starlette, and `websockets`)
         from graphserve.worker.websockets.connection import OpenDoor
+
+        endpoints: Mapping[str, AsgiApp] = {}
+        if self._inside is None:
+            endpoints = self._socket_endpoints()
+        else:
+            from graphserve.worker.middleware import SocketByName
+
+            names = [plan.name for plan in self.node.sockets]
+            endpoints = {name: SocketByName(self._around, name) for name in names}
+        routes = SocketRoutes(self.node.sockets, self.plan.listen.root_path)
+        return OpenDoor(self.node, routes, endpoints)
+
+    def _socket_endpoints(self) -> dict[str, AsgiApp]:
+        # (they bring Starlette, and `websockets`)
         from graphserve.worker.websockets.endpoint import SocketEndpoint
 
         node, service = self.node, type(self.instance.instance)
         responder = Responder(node.name, public=True, debug=self.plan.debug)
         slots = self.slots if node.options.concurrency is not None else None
         forwarded = frozenset(name.lower().encode() for name in node.options.forward_headers)
-        endpoints = {
+        return {
             plan.name: SocketEndpoint(
                 plan,
                 getattr(self.instance.instance, plan.name),
@@ -404,8 +440,6 @@ class WorkerServer:
             )
             for plan in node.sockets
         }
-        routes = SocketRoutes(node.sockets, self.plan.listen.root_path)
-        return OpenDoor(node, routes, endpoints)
 
     def _gated(self, name: str, sock: socket.socket) -> GatedListener:
         batcher = self.batchers.get(name)

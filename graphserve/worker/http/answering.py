@@ -358,7 +358,7 @@ class AnswerableRequest:
         connection.transport.write(data)
         if self.body_stream is not None and not self._whole:
             self.body_stream.fail()  # a thread may wait for more of it
-        if connection.listener.access_log:
+        if connection.listener.logs_calls:
             self.log(status)
         if not self.keep_alive and close:
             if self.body_stream is not None and not self._whole:

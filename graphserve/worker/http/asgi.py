@@ -42,6 +42,7 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 REQUEST_HEAD = "graphserve.head"  # the head of the request
 SCOPE_PRINCIPAL = "graphserve.principal"  # whose API key it came with
 CALLS = "graphserve.calls"  # a list of contexts, which are left when the client is gone
+CUT = "graphserve.cut"  # a list with something in it once the answer has broken off
 
 LOGGER = "graphserve.port"
 VERSIONS = {"version": "3.0", "spec_version": "2.3"}
@@ -267,7 +268,13 @@ class AsgiRequest:
         self._transport.write(b"".join(lines))
 
     def _send_body(self, body: bytes, more: bool) -> None:
-        if self.scope["method"] == "HEAD":
+        if not more and self.scope.get(CUT):  # the client is to see that it is not whole
+            self.keep_alive = False
+            self._left = 0
+            if body:
+                part = b"%x\r\n%b\r\n" % (len(body), body) if self._chunked else body
+                self._transport.write(part)
+        elif self.scope["method"] == "HEAD":
             self._left = 0
         elif self._chunked:
             part = b"%x\r\n%b\r\n" % (len(body), body) if body else b""

@@ -103,6 +103,8 @@ class Listener:
         cors: pages of which other origins may call, if any may.
         keys: find out who clients are, if they need an API key.
         mounts: finds out which paths are of mounted applications, if there are such.
+        middleware: whether calls of APIs go through the application too, since that has middleware
+            around it.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class Listener:
         cors: Cors | None = None,
         keys: ApiKeyCheck | None = None,
         mounts: MountFinder | None = None,
+        middleware: bool = False,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.readers = poller(self.loop)
@@ -150,6 +153,9 @@ class Listener:
         self.hosts = hosts
         self.keys = keys
         self.mounts = mounts
+        self.middleware = middleware
+        # (of a call in middleware the log has the answer that the client gets)
+        self.logs_calls = access_log and not middleware
         self.forward_headers = frozenset(name.lower().encode() for name in forward_headers)
         self._trusted = forwarded_allow_ips if proxy_headers and responder.public else None
         # Until there is another Plan: see `serve`.

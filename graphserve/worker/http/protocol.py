@@ -29,6 +29,7 @@ from graphserve.worker.dispatch.slots import Permit, has_hung_up, has_sent
 from graphserve.worker.http.access_log import CAME, CLIENT_LEFT, log_answer, shown
 from graphserve.worker.http.asgi import (
     CALLS,
+    CUT,
     REQUEST_HEAD,
     SCOPE_PRINCIPAL,
     VERSIONS,
@@ -262,6 +263,9 @@ class HttpConnection(asyncio.Protocol):
             http_1_0: whether it is in HTTP/1.0, if that is known.
         """
         parser = self.parser
+        if self.listener.middleware:
+            self.to_application()
+            return
         method = parser.get_method()
         api = self.listener.route(self.url) if method == b"POST" else None
         routed = None
@@ -341,13 +345,15 @@ class HttpConnection(asyncio.Protocol):
         body: RequestBody | None = None
         expects = False
         mounts = listener.mounts
-        if mounts is not None:
+        if mounts is not None or listener.middleware:
             scope[CALLS] = []
+            scope[CUT] = []
             scope[REQUEST_HEAD] = RequestHead(
                 parser.get_method(), path + mark + query, self.headers, self._sender
             )
             scope[SCOPE_PRINCIPAL] = self.principal
-            if mounts.find(unquote(parsed.path.decode("ascii"))) is not None:
+            inner = unquote(parsed.path.decode("ascii"))
+            if listener.middleware or (mounts is not None and mounts.find(inner) is not None):
                 body = RequestBody(self.flow, self.caller_left, self.transport.abort)
                 expects = version == "1.1" and any(name == EXPECT for name, _ in self.headers)
         keep_alive = version != "1.0" and not self._shared and parser.should_keep_alive()
