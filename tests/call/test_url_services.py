@@ -56,7 +56,7 @@ def test_what_an_upload_raises_is_the_callers_own(ask: Ask) -> None:
 
 
 def test_a_piece_that_is_no_bytes_does_not_fit(ask: Ask) -> None:
-    says = "Far.total: 'chunks' is an asynchronous iterator of bytes; one piece was 'text'"
+    says = "Far.total: 'chunks' is an iterator of bytes; one piece was 'text'"
     assert ask("wrong_upload", kind="text") == ["InvalidArguments", says]
 
 
