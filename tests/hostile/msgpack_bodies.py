@@ -56,12 +56,5 @@ def read_lines(context: Any, response: Any) -> Any:
 
 @schemathesis.deserializer("text/event-stream")
 def read_events(context: Any, response: Any) -> Any:
-    """A stream of Server-Sent Events."""
-    events = response.content.decode().strip("\n").split("\n\n")
-    return [
-        {
-            name: text.strip()
-            for name, _, text in (line.partition(":") for line in event.split("\n"))
-        }
-        for event in events
-    ]
+    """A stream of Server-Sent Events, which is a text."""
+    return response.content.decode()

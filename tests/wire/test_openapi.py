@@ -291,11 +291,11 @@ def test_dates_and_times_have_their_format() -> None:
     components = described(Moments)["components"]["schemas"]
     assert set(formats(components["Moment"])) == {
         "at date-time", "maybe[0] date-time", "days.items date", "pair.prefixItems[0] time",
-        "pair.prefixItems[1] duration", "by_name.additionalProperties date-time", "either[0] date-time",
+        "pair.prefixItems[1] duration", "pair.items[0] time", "pair.items[1] duration", "by_name.additionalProperties date-time", "either[0] date-time",
         "either[1].items time", "either[2].additionalProperties time",
     }  # fmt: skip
     assert set(formats(components["Reading"])) == {"takenAt date-time", "some.items date-time"}
-    assert set(formats(components["Named"])) == {"prefixItems[0] date-time"}
+    assert set(formats(components["Named"])) == {"prefixItems[0] date-time", "items[0] date-time"}
     assert set(formats(components["Typed"])) == {"at time"}
     assert set(formats(components["Record"])) == {"at date-time"}
     body = described(Moments)["paths"]["/moments"]["post"]["requestBody"]["content"][
@@ -324,9 +324,10 @@ def test_a_stream_has_the_schema_of_its_items() -> None:
     lines, events = (
         content[kind]["schema"] for kind in ("application/x-ndjson", "text/event-stream")
     )
-    assert lines["type"] == events["type"] == "array"
+    assert (lines["type"], events["type"]) == ("array", "string")
     assert lines["items"] == {"$ref": "#/components/schemas/Record"}
-    data = events["items"]["properties"]["data"]
+    assert events["contentMediaType"] == "text/event-stream"
+    data = events["contentSchema"]["items"]["properties"]["data"]
     assert (data["contentMediaType"], data["contentSchema"]) == ("application/json", lines["items"])
 
 

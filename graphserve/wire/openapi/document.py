@@ -18,6 +18,7 @@ from graphserve.wire.extensions import json_hook
 from graphserve.wire.formats import PROBLEM, Format, StreamFormat
 from graphserve.wire.media.files import is_file, kind_in, kind_sent, kind_streamed
 from graphserve.wire.media.kinds import TEXT
+from graphserve.wire.media.multipart import is_installed
 from graphserve.wire.openapi.schemas import COMPONENTS, Schemas
 from graphserve.wire.openapi.time_formats import Json
 from graphserve.wire.signature import Parameter, Signature
@@ -89,7 +90,6 @@ _RAW = Format.RAW.value.decode()
 _NDJSON = StreamFormat.NDJSON.value.decode()
 _EVENTS = StreamFormat.EVENTS.value.decode()
 _FORM = "multipart/form-data"
-_PLAIN = frozenset({"string", "integer", "number", "boolean"})  # the types that text can be
 _BESIDE = (
     "A body of any other content type is `{name}` itself; the other arguments are in the query"
     " then."
@@ -143,6 +143,8 @@ def document(
             {"title": name, "version": version}
             | ({"description": inspect.cleandoc(doc)} if doc else {})
         ),
+        "servers": [{"url": "/"}],
+        "tags": [{"name": "health", "description": "Whether the service runs."}],
         "paths": paths,
         "components": {
             "schemas": {"Problem": _PROBLEM} | schemas.components,
@@ -239,9 +241,10 @@ def _request(
         } | ({"required": required} if required else {})
         if not in_body and in_url:
             return in_url_said  # no body is an empty one
-    content: Json = {_JSON: {"schema": schema}, _MSGPACK: {"schema": schema}}
-    if signature.files and signature.body is None:
-        content |= {_FORM: _form(signature, in_body, schema)}
+    # What is first, generators of clients take: files as they are, where there are some.
+    content: Json = {}
+    if signature.files and signature.body is None and is_installed():
+        content |= {_FORM: _form(signature, in_body, schema, schemas.components)}
     said: Json = {}
     if signature.raw_body:
         (name,) = signature.files
@@ -251,14 +254,17 @@ def _request(
             content |= {each: {"schema": _file(each)} for each in _received(parameter)}
         if len(in_body) > 1:
             said["description"] = _BESIDE.format(name=name)
+    content |= {_JSON: {"schema": schema}, _MSGPACK: {"schema": schema}}
     alone = signature.raw_body and [p.type for p in in_body] == [bytes]
     needed = bool(required) and not alone  # no body is an empty one
     return {"requestBody": {**said, "required": needed, "content": content}, **in_url_said}
 
 
-def _form(signature: Signature, parameters: Sequence[Parameter], schema: Json) -> Json:
-    """Return the arguments as a form has them: files as they are, lists as parts of one name, and
-    what is neither text nor a number as JSON.
+def _form(
+    signature: Signature, parameters: Sequence[Parameter], schema: Json, components: Json
+) -> Json:
+    """Return the arguments as a form has them: files and text as they are, lists as parts of one
+    name, and what is neither text nor a number as JSON.
     """
     properties: Json = {}
     encoding: Json = {}
@@ -267,7 +273,7 @@ def _form(signature: Signature, parameters: Sequence[Parameter], schema: Json) -
         kept = {key: said[key] for key in ("description",) if key in said}
         if parameter.name not in signature.files:
             properties[parameter.name] = said
-            if said.get("type") not in _PLAIN:
+            if not _is_written(said, components, True):
                 encoding[parameter.name] = {"contentType": _JSON}
             continue
         types = _received(parameter)
@@ -351,6 +357,8 @@ def _result(signature: Signature, schemas: Schemas) -> Json:
         first = {each: {"schema": schema} for each in sent_as}
     else:
         first = {each: {"schema": _file(each)} for each in sent_as}
+    if kind is not None and not kind.json_first:
+        first |= offers
     return first | content | offers  # (what is sent unasked first)
 
 
@@ -378,7 +386,10 @@ def _lines(item: Json) -> Json:
 
 
 def _events(item: Json) -> Json:
-    """Return a stream as Server-Sent Events."""
+    """Return a stream as Server-Sent Events: a text, and what is in it.
+
+    (As an array of events, generators of clients would take its text apart letter by letter.)
+    """
     event = {
         "type": "object",
         "required": ["data"],
@@ -392,8 +403,9 @@ def _events(item: Json) -> Json:
         },
     }
     return {
-        "type": "array",
-        "items": event,
+        "type": "string",
+        "contentMediaType": _EVENTS,
+        "contentSchema": {"type": "array", "items": event},
         "description": "An item an event; the last one has the name `end`.",
     }
 

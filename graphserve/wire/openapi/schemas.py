@@ -94,7 +94,7 @@ def _for_clients(value: object) -> None:
 
     Each string of base64 gets the pattern of base64 (RFC 4648, section 4), at which
     `contentEncoding` only hints. A fixed tuple is bounded by `maxItems`: many generators cannot
-    read `items: false`. An enumeration gets its `type`.
+    read `items: false`, and some want to know what its items are. An enumeration gets its `type`.
     """
     if isinstance(value, dict):
         if value.get("contentEncoding") == "base64":
@@ -102,12 +102,24 @@ def _for_clients(value: object) -> None:
         if value.get("items") is False and "prefixItems" in value:
             value["maxItems"] = len(value["prefixItems"])
             del value["items"]
+            if all(_is_simple(each) for each in value["prefixItems"]):
+                kinds = [
+                    e
+                    for n, e in enumerate(value["prefixItems"])
+                    if e not in value["prefixItems"][:n]
+                ]
+                value["items"] = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
         if isinstance(value.get("enum"), list) and "type" not in value:
             _say_types(value)
         value = list(value.values())
     if isinstance(value, list):
         for each in value:
             _for_clients(each)
+
+
+def _is_simple(schema: Json) -> bool:
+    """Return whether a schema may be said twice without a second type for generators of clients."""
+    return "$ref" in schema or schema.keys() <= {"type", "format"}
 
 
 def _say_types(schema: Json) -> None:

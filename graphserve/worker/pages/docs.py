@@ -216,13 +216,11 @@ def _page(title: str) -> _Content:
 
 
 def _with_servers(body: bytes, prefix: str) -> bytes:
-    """Name the prefix in the document: readers take a document without `servers` to be served at
-    `/`.
-    """
+    """Name the prefix in the document, which says that it is served at `/`."""
     if not prefix:
         return body
     document = own_json.loads(body)
-    document.setdefault("servers", [{"url": prefix}])
+    document["servers"] = [{"url": prefix}]
     return own_json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
 
 
