@@ -97,11 +97,18 @@ def schemathesis(session: nox.Session) -> None:
 
 @nox.session
 def clients(session: nox.Session) -> None:
-    """Test clients generated from the document of every example, by openapi-python-client and
-    openapi-typescript.
+    """Test clients generated from the document of every example, and of a service with an API of
+    each kind, by openapi-python-client, openapi-typescript and Hey API.
     """
     session.install("-e", ".[test]", "openapi-python-client>=0.29")
     session.run("pytest", "tests/examples/test_clients.py", *session.posargs)
+
+
+@nox.session
+def beside(session: nox.Session) -> None:
+    """Send the same bytes to graphserve and to FastAPI, and write a page of the differences."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "tests.measuring.beside")
 
 
 @nox.session
