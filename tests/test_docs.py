@@ -27,7 +27,9 @@ from graphserve.wire import extensions
 from tests.documents import DOCS, ROOT, Page, blocks, matches, pages, steps
 
 RUN = frozenset({"python", "ipython", "toml", "json", "console"})
-SHOWN = frozenset({"javascript", "sh", "nginx", "ini", "dockerfile", "text", "mermaid"})
+SHOWN = frozenset(
+    {"javascript", "sh", "nginx", "ini", "dockerfile", "text", "mermaid", "ts", "yaml"}
+)
 EXAMPLES = sorted((ROOT / "examples").rglob("README.md"))
 REFERENCE = DOCS / "reference"
 

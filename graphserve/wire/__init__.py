@@ -2,7 +2,8 @@
 room knows pydantic.
 
     signature, type_hints    read the annotations of an API, once; signature_fingerprint compares
-                             two revisions of it
+                             two revisions of it; substitutes says what to write for what
+                             cannot be sent
     codec                    arguments and result of one API, made when a worker starts; values
                              codes each of them
       extensions             arrays, models, large integers and references to memory inside msgpack

@@ -17,7 +17,7 @@ from graphserve.declare.declaration import API, SOCKET, ApiDeclaration
 from graphserve.declare.media import Media
 from graphserve.declare.routes import BODILESS, Body, names_in
 from graphserve.errors import DeclarationError
-from graphserve.wire import extensions, pydantic_models, type_hints
+from graphserve.wire import extensions, pydantic_models, substitutes, type_hints
 from graphserve.wire.checks.arrays import admission
 from graphserve.wire.formats import is_json
 from graphserve.wire.media import files, tables
@@ -37,51 +37,6 @@ _SUPPORTED = (
     " TypedDict, NamedTuple, Enum, Literal, date and time types, UUID, Decimal, msgspec.Struct,"
     " pydantic models, numpy arrays, PIL.Image.Image, tensors, DataFrames, unions, Any"
 )
-
-_FRAMEWORKS = frozenset(
-    {"starlette", "fastapi", "flask", "werkzeug", "django", "aiohttp", "litestar", "quart", "sanic"}
-)
-_OF_A_FILE = (
-    "write 'file: bytes' for a body that is the file, or 'parts: AsyncIterator[bytes]' to read it"
-    " as it comes"
-)
-_OF_A_REQUEST = "an API takes its parameters, by name and type, and no request"
-_OF_AN_ANSWER = (
-    "an API returns its result; to answer with another status it raises graphserve.Problem"
-)
-_INSTEAD_OF_OTHERS = "take and return the values themselves"
-_INSTEAD = {
-    "UploadFile": _OF_A_FILE,
-    "FileStorage": _OF_A_FILE,
-    "UploadedFile": _OF_A_FILE,
-    "FileField": _OF_A_FILE,
-    "FormData": _OF_A_FILE,
-    "File": _OF_A_FILE,
-    "Request": _OF_A_REQUEST,
-    "HTTPConnection": _OF_A_REQUEST,
-    "HttpRequest": _OF_A_REQUEST,
-    "Headers": _OF_A_REQUEST,
-    "QueryParams": _OF_A_REQUEST,
-    "State": _OF_A_REQUEST,
-    "WebSocket": (
-        "decorate the method with @websocket in place of @api; an API that streams returns"
-        " AsyncIterator[…], and reads AsyncIterator[bytes]"
-    ),
-    **dict.fromkeys(
-        (
-            "Response",
-            "JSONResponse",
-            "HTMLResponse",
-            "PlainTextResponse",
-            "StreamingResponse",
-            "FileResponse",
-            "RedirectResponse",
-            "HttpResponse",
-            "JsonResponse",
-        ),
-        _OF_AN_ANSWER,
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -361,6 +316,8 @@ class _Reader:
         try:
             return typing.get_type_hints(self.function, include_extras=True)
         except NameError as exc:
+            if missing := substitutes.missing_library(str(exc.name)):
+                self._refuse(f"the annotation names {exc.name!r}: {missing}")
             self._refuse(
                 f"the annotation names {exc.name!r}, which does not exist when the module is"
                 " imported: define or import it at the top of the module, outside `if"
@@ -383,6 +340,12 @@ class _Reader:
             found = getattr(found, name, None)
         return found
 
+    def _refuse_value(self, what: str, value: object) -> None:
+        if instead := substitutes.for_value(value):
+            kind = type(value)
+            written = f"{kind.__module__.partition('.')[0]}.{kind.__name__}(…)"
+            self._refuse(f"{what}: nobody reads {written} here: {instead}")
+
     def _refuse_module(self, what: str, hint: Hint) -> None:
         if not isinstance(hint, types.ModuleType):
             return
@@ -398,7 +361,7 @@ class _Reader:
         if kind is None:
             self._refuse(f"{what}: {last} is a module; write a class of it")
         said = f"{last} is a module; write {last}.{kind.__name__}"
-        if instead := _of_a_library(kind):
+        if instead := substitutes.for_library_type(kind):
             self._refuse(
                 f"{what}: {said}. But {type_hints.name_of(kind)} cannot be sent: {instead}"
             )
@@ -432,6 +395,7 @@ class _Reader:
             self._check_taken(parameter.name, media, hint)
         if parameter.default is parameter.empty:
             return Parameter(parameter.name, hint, media=media)
+        self._refuse_value(f"the default of parameter {parameter.name!r}", parameter.default)
         if type(parameter.default).__module__.partition(".")[
             0
         ] == "pydantic" and not pydantic_models.is_instance(parameter.default):
@@ -478,10 +442,12 @@ class _Reader:
                         f"{what}: {type_hints.name_of(hashed)} cannot be in a set or the key of a"
                         " dict: use a list"
                     )
-                if instead := _in_other_frameworks(part.hint):
+                if instead := substitutes.for_class(part.hint):
                     self._refuse(
                         f"{what}: {type_hints.name_of(part.hint)} never gets here: {instead}"
                     )
+                for each in part.metadata:
+                    self._refuse_value(what, each)
                 self._refuse_module(what, part.hint)
                 if part.kind in TABLES and not tables.is_installed():
                     self._refuse(
@@ -489,7 +455,7 @@ class _Reader:
                         " is not installed here (pip install 'pygraphserve[tables]')"
                     )
                 if part.kind == "other":
-                    if instead := _of_a_library(part.hint):
+                    if instead := substitutes.for_library_type(part.hint):
                         self._refuse(
                             f"{what}: {type_hints.name_of(part.hint)} cannot be sent: {instead}"
                         )
@@ -598,51 +564,6 @@ def _is_foreign(part: type_hints.Part) -> bool:
     return part.kind in NAMES | {"array", "scalar"} or (
         part.kind == "fields" and issubclass(part.cls, msgspec.Struct)
     )
-
-
-def _in_other_frameworks(hint: Hint) -> str | None:
-    """Return what to write instead of a class that the frameworks of ASGI and WSGI give to
-    handlers, if it is one.
-    """
-    kind = type_hints.origin_of(hint) or hint
-    if not isinstance(kind, type) or kind.__module__.partition(".")[0] not in _FRAMEWORKS:
-        return None
-    return _INSTEAD.get(kind.__name__, _INSTEAD_OF_OTHERS)
-
-
-_NUMPY = "annotate np.ndarray, and send {}"
-# What to write in place of types of well-known libraries, by the package that they are of and their
-# name.
-_OF_LIBRARIES = {
-    "PIL.Image": "annotate PIL.Image.Image, which takes all of them",
-    "io.IOBase": "annotate bytes, or AsyncIterator[bytes] for a file that comes in chunks",
-    "jax.Array": _NUMPY.format("numpy.asarray(array)"),
-    "jaxlib.ArrayImpl": _NUMPY.format("numpy.asarray(array)"),
-    "pandas.DataFrame": "annotate pandas.DataFrame, which takes all of them",
-    "pandas.Series": _NUMPY.format("series.to_numpy()"),
-    "pathlib.PurePath": "annotate str, and make a Path of it; the content of a file is bytes",
-    "polars.DataFrame": "annotate polars.DataFrame, which takes all of them",
-    "polars.LazyFrame": "annotate polars.DataFrame, and send frame.collect()",
-    "polars.Series": _NUMPY.format("series.to_numpy()"),
-    "pyarrow.Table": "annotate pyarrow.Table, which takes all of them",
-    "pyarrow.RecordBatch": "annotate pyarrow.Table, and send pyarrow.Table.from_batches([batch])",
-    "re.Pattern": "annotate str, and compile it",
-    "scipy.spmatrix": _NUMPY.format("its arrays data, indices and indptr"),
-    "tensorflow.Tensor": _NUMPY.format("tensor.numpy()"),
-    "torch.Tensor": "annotate torch.Tensor, which takes all of them",
-}
-
-
-def _of_a_library(hint: Hint) -> str | None:
-    """Return what to write in place of a type of a well-known library, if it is one, or is derived
-    from one.
-    """
-    for base in getattr(type_hints.origin_of(hint) or hint, "__mro__", ()):
-        # `_io` has the classes of `io`
-        package = base.__module__.partition(".")[0].removeprefix("_")
-        if instead := _OF_LIBRARIES.get(f"{package}.{base.__name__.removeprefix('_')}"):
-            return instead
-    return None
 
 
 def _complaint(hint: Hint) -> str:

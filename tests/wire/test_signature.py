@@ -294,6 +294,11 @@ def test_results_that_batching_can_split(hint: Any) -> None:
         ("starlette.datastructures:FormData", "file: bytes"),
         ("starlette.requests:Request", "takes its parameters"),
         ("starlette.responses:JSONResponse", "graphserve.Problem"),
+        ("starlette.responses:JSONResponse", "request().answer"),
+        ("starlette.requests:Request", "graphserve.request()"),
+        ("starlette.background:BackgroundTask", "asyncio.create_task"),
+        ("starlette.exceptions:HTTPException", "graphserve.Problem"),
+        ("fastapi:UploadFile", "file: bytes"),
         ("starlette.websockets:WebSocket", "AsyncIterator"),
         ("starlette.applications:Starlette", "the values themselves"),
     ],
@@ -402,3 +407,52 @@ def _socket(parameters: str, result: str = "None") -> type:
     )
     exec(code, names)
     return type("Room", (), {"talk": names["talk"]})
+
+
+VALUES = {
+    # of FastAPI, what is written instead
+    "Query": "limit: int = 10",
+    "Path": "route='/items/{number}'",
+    "Form": "a part for each parameter",
+    "File": "file: bytes",
+    "Body": "Annotated[T, graphserve.Body]",
+    "Header": "request().headers",
+    "Cookie": "request().cookies",
+    "Depends": "graphserve.depends(Service)",
+    "Security": "graphserve.depends(Service)",
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_what_fastapi_reads_is_told_what_to_write_instead(name: str) -> None:
+    import fastapi
+
+    value = getattr(fastapi, name)()
+
+    class Default:
+        @api
+        async def f(self, x: int = value) -> None: ...
+
+    class InAnnotation:
+        @api
+        async def f(self, x: list[Annotated[int, value]]) -> None: ...
+
+    Default.f.__annotations__["x"] = int
+    InAnnotation.f.__annotations__["x"] = list[Annotated[int, value]]
+    for cls, what in ((Default, "the default of parameter 'x'"), (InAnnotation, "parameter 'x'")):
+        with pytest.raises(DeclarationError) as caught:
+            Signature.of(cls, "f")
+        said = str(caught.value)
+        assert f"{what}: nobody reads fastapi." in said and VALUES[name] in said
+
+
+def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Service:
+        @api
+        async def f(self, x: pl.DataFrame) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+    with pytest.raises(DeclarationError, match=r"names .pl., which does not exist"):
+        Signature.of(Service, "f")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DeclarationError, match=r"polars is not installed here .pip install polars"):
+        Signature.of(Service, "f")
