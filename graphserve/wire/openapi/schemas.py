@@ -99,22 +99,22 @@ def _for_clients(value: object) -> None:
     if isinstance(value, dict):
         if value.get("contentEncoding") == "base64":
             value.setdefault("pattern", _BASE64)
-        if value.get("items") is False and "prefixItems" in value:
-            value["maxItems"] = len(value["prefixItems"])
-            del value["items"]
-            if all(_is_simple(each) for each in value["prefixItems"]):
-                kinds = [
-                    e
-                    for n, e in enumerate(value["prefixItems"])
-                    if e not in value["prefixItems"][:n]
-                ]
-                value["items"] = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+        if "prefixItems" in value and value.pop("items", False) is False:
+            _bound(value, value["prefixItems"])
         if isinstance(value.get("enum"), list) and "type" not in value:
             _say_types(value)
         value = list(value.values())
     if isinstance(value, list):
         for each in value:
             _for_clients(each)
+
+
+def _bound(value: Json, items: list[Json]) -> None:
+    """Say of a fixed tuple how long it is, and of which types its items are."""
+    value["maxItems"] = len(items)
+    if all(map(_is_simple, items)):
+        kinds = [each for index, each in enumerate(items) if each not in items[:index]]
+        value["items"] = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
 
 
 def _is_simple(schema: Json) -> bool:
