@@ -463,8 +463,18 @@ EACH = {
     "a value that is no dict": ("Good, {'en': 'en'}", r"'en' has 'en', where a dict .*\{\} if"),
     "None": ("Good, {'en': None}", r"'en' has None, where a dict"),
     "no JSON": ("Good, {'en': {'lang': object()}}", r"init is a dict .* whose values are JSON"),
-    "init": ("Good, {'a': {}}, init={}", r"takes no init= and no url=: the mapping has"),
-    "url": ("Good, {'a': {}}, url='http://a'", r"takes no init= and no url="),
+    "init": ("Good, {'a': {}}, init={}", r"takes no init=: the mapping has"),
+    "a mapping and addresses": (
+        "Good, {'a': {}}, url={'a': 'http://a'}",
+        r"one mapping, .*; or where each runs, .* url=\{",
+    ),
+    "one address": ("Good, url='http://a'", r"write a mapping with a key for each service"),
+    "no addresses": ("Good, url={}", r"write a mapping with a key for each service"),
+    "no address": ("Good, url={'a': None}", r"'a' has no address"),
+    "a broken address": ("Good, url={'a': 'a:80'}", r"an address starts with http:// or"),
+    "an address with a bad key": ("Good, url={'': 'http://a'}", r"cannot end the name of a node"),
+    "an address without a class": ("url={'a': 'http://a'}", r"has no typed calls"),
+    "an address that is optional": ("Good, url={'a': 'http://a'}, optional=True", r"drop optional"),
     "an option of the service": ("Good, {'a': {}}, workers=2", r"@service\(workers=…\)"),
     "an unknown option": ("Good, {'a': {}}, nmae='a'", r"did you mean 'name'\?"),
     "a plain class": ("Plain, {'a': {}}", r"Plain is no service"),
@@ -618,7 +628,7 @@ def test_a_dependency_in_an_annotation_that_is_text(tmp_path: Path) -> None:
 )
 def test_addresses(tmp_path: Path, url: str) -> None:
     made = load(tmp_path, f"class A:\n    good = depends(Good, url={url!r})")
-    assert made.A.good.url == url
+    assert made.A.good.urls == {None: url}
 
 
 @pytest.mark.parametrize("case", BATCHES)

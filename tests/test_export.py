@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -339,3 +340,19 @@ def test_sixty_nodes_are_drawn_quickly() -> None:
     calls = {f"N{i}": [f"N{j}" for j in (i + 1, i + 2, i + 7) if j < 60] for i in range(60)}
     boxes, edges = svg_graph(svg(plan_of(calls)))
     assert len(boxes) == 60 and set(edges) == edges_of(calls)
+
+
+def test_what_is_optional_is_said_in_every_picture() -> None:
+    plan = plan_of({"A": ["B", "C"]})
+    (entry,) = [node for node in plan.nodes if node.name == "A"]
+    to_b, to_c = entry.edges
+    edges = (replace(to_b, optional=True), to_c, replace(to_c, attribute="more", optional=True))
+    nodes = tuple(replace(node, edges=edges) if node is entry else node for node in plan.nodes)
+    changed = replace(plan, nodes=nodes)
+    b, c = tree(changed).splitlines()[1:]
+    assert b.endswith("(optional)") and "optional" not in c, "one of two edges is not optional"
+    assert '"A" -> "B" [style=dotted, label="optional"];' in dot(changed)
+    assert '"A" -> "C";' in dot(changed)
+    assert "-. optional .->" in mermaid(changed)
+    assert svg(changed).count('class="edge optional"') == 1
+    assert "A calls B (optional), C." in svg(changed)

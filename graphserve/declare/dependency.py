@@ -17,7 +17,7 @@ from graphserve.errors import ConfigurationError, UnknownOptionError
 T = TypeVar("T")
 Client = Literal["typed", "httpx.AsyncClient", "httpx.Client"]
 _ARGUMENTS = ("name", "init", "timeout", "client", "url", "attempts", "optional")
-_ARGUMENTS_OF_EACH = ("name", "timeout", "client", "attempts", "optional")
+_ARGUMENTS_OF_EACH = ("name", "timeout", "client", "url", "attempts", "optional")
 _KEY = re.compile(r"[A-Za-z0-9_-]+\Z")  # the end of a node's name
 
 
@@ -33,7 +33,8 @@ class Dependency:
             service's own.
         timeout: seconds that one call may take.
         client: what is injected.
-        url: the address of a service that runs elsewhere.
+        urls: the addresses of services that run elsewhere, by the same keys; none of services of
+            this graph.
         attempts: how often a call may run at most; None: no limit of the dependency.
         optional: whether the calling service starts and is ready without it.
         place: where it was written.
@@ -47,7 +48,7 @@ class Dependency:
         name: str | None,
         timeout: float | None,
         client: Client,
-        url: str | None,
+        urls: Mapping[str | None, str],
         attempts: int | None,
         optional: bool,
         place: SourceLine,
@@ -57,7 +58,7 @@ class Dependency:
         self.name = name
         self.timeout = timeout
         self.client: Client = client
-        self.url = url
+        self.urls = dict(urls)
         self.attempts = attempts
         self.optional = optional
         self.place = place
@@ -233,13 +234,14 @@ class Depends:
             options.get(option) for option in _ARGUMENTS
         )
         kind = _client_kind(client, place)
+        address = _checked_url(url, init, place)
         return Dependency(
             _checked_target(target, url, kind, place),
             {None: _checked_init(init, place)},
             name=_checked_name(name, place),
             timeout=_checked_timeout(timeout, place),
             client=kind,
-            url=_checked_url(url, init, place),
+            urls={} if address is None else {None: address},
             attempts=_checked_attempts(attempts, url, place),
             optional=_checked_optional(optional, url, place),
             place=place,
@@ -282,6 +284,37 @@ class Depends:
         attempts: int | None = ...,
         optional: bool = ...,
     ) -> Mapping[str, T]: ...
+    @overload
+    def each(
+        self,
+        target: type[T],
+        /,
+        *,
+        url: Mapping[str, str],
+        name: str | None = ...,
+        timeout: float | None = ...,
+    ) -> Mapping[str, type[T]]: ...
+    @overload
+    def each(
+        self,
+        target: str,
+        /,
+        *,
+        url: Mapping[str, str],
+        name: str | None = ...,
+        timeout: float | None = ...,
+    ) -> Mapping[str, Any]: ...
+    @overload
+    def each(
+        self,
+        target: type | str | None = ...,
+        /,
+        *,
+        client: type[T],
+        url: Mapping[str, str],
+        name: str | None = ...,
+        timeout: float | None = ...,
+    ) -> Mapping[str, T]: ...
     def each(self, target: object = None, *rest: object, **options: object) -> object:
         """Declare several nodes of one class, of which a call chooses one by its key.
 
@@ -302,6 +335,8 @@ class Depends:
                 attempts: how often one call may run at most.
                 optional: whether this service starts and is ready without these nodes.
                 client: `httpx.AsyncClient` or `httpx.Client`: real clients in place of typed calls.
+                url: in place of the mapping above: by key, the http(s) address of a service that
+                    runs elsewhere.
 
         Raises:
             DeclarationError: the target is no service, a key or a value cannot be one, or an
@@ -317,34 +352,36 @@ class Depends:
             ...         return await self.echoes[which].echo(text)
         """
         place = caller()
-        if len(rest) != 1:
+        if "init" in options:
             refuse(
-                "depends.each(...) takes one service and one mapping, by key what its __init__"
-                ' gets: depends.each(Service, {"a": {…}, "b": {…}})',
-                place,
-            )
-        if "init" in options or "url" in options:
-            refuse(
-                "depends.each(...) takes no init= and no url=: the mapping has for each key what"
-                " __init__ gets, and each key is a node of this graph",
+                "depends.each(...) takes no init=: the mapping has for each key what __init__ gets",
                 place,
             )
         _check_options(options, _ARGUMENTS_OF_EACH, "depends.each(...)", place)
-        name, timeout, client, attempts, optional = (
+        name, timeout, client, url, attempts, optional = (
             options.get(option) for option in _ARGUMENTS_OF_EACH
         )
+        if len(rest) + ("url" in options) != 1:
+            refuse(
+                "depends.each(...) takes one service and one mapping, by key what its __init__"
+                ' gets: depends.each(Service, {"a": {…}, "b": {…}}); or where each runs, if that is'
+                ' elsewhere: depends.each(Service, url={"a": "https://…", "b": "https://…"})',
+                place,
+            )
         kind = _client_kind(client, place)
-        if target is None:
+        if target is None and url is None:
             refuse("depends.each() needs a service class, or its import string", place)
+        urls = _checked_urls(url, place) if "url" in options else {}
+        inits = _checked_inits(rest[0], place) if rest else {key: {} for key in urls}
         return Dependency(
-            _checked_target(target, None, kind, place),
-            _checked_inits(rest[0], place),
+            _checked_target(target, url, kind, place),
+            inits,
             name=_checked_name(name, place),
             timeout=_checked_timeout(timeout, place),
             client=kind,
-            url=None,
-            attempts=_checked_attempts(attempts, None, place),
-            optional=_checked_optional(optional, None, place),
+            urls=urls,
+            attempts=_checked_attempts(attempts, url, place),
+            optional=_checked_optional(optional, url, place),
             place=place,
         )
 
@@ -524,12 +561,7 @@ def _checked_inits(inits: object, place: SourceLine) -> dict[str | None, Mapping
         )
     checked: dict[str | None, Mapping[str, object]] = {}
     for key, init in inits.items():
-        if not isinstance(key, str) or not _KEY.match(key):
-            refuse(
-                f"depends.each(…): the key {key!r} cannot end the name of a node: write letters,"
-                " digits, '_' or '-'",
-                place,
-            )
+        _check_key(key, place)
         if not isinstance(init, Mapping):
             refuse(
                 f"depends.each(…): {key!r} has {init!r}, where a dict of the keyword arguments of"
@@ -538,6 +570,32 @@ def _checked_inits(inits: object, place: SourceLine) -> dict[str | None, Mapping
             )
         checked[key] = _checked_init(init, place)
     return checked
+
+
+def _checked_urls(urls: object, place: SourceLine) -> dict[str | None, str]:
+    if not isinstance(urls, Mapping) or not urls:
+        refuse(
+            f"depends.each(…, url={urls!r}): write a mapping with a key for each service, by key"
+            ' its address: url={"a": "https://…", "b": "https://…"}',
+            place,
+        )
+    checked: dict[str | None, str] = {}
+    for key, url in urls.items():
+        _check_key(key, place)
+        address = _checked_url(url, None, place)
+        if address is None:
+            refuse(f"depends.each(…): {key!r} has no address", place)
+        checked[key] = address
+    return checked
+
+
+def _check_key(key: object, place: SourceLine) -> None:
+    if not isinstance(key, str) or not _KEY.match(key):
+        refuse(
+            f"depends.each(…): the key {key!r} cannot end the name of a node: write letters,"
+            " digits, '_' or '-'",
+            place,
+        )
 
 
 def _checked_url(url: object, init: object, place: SourceLine) -> str | None:

@@ -11,7 +11,7 @@ def dot(plan: Plan) -> str:
     one node a line, then one edge a line, from caller to dependency.
 
     Node ids are the quoted names of the nodes; a service that runs elsewhere has its address as id
-    and is dashed.
+    and is dashed; an edge to an optional one is dotted.
 
     Args:
         plan: what to draw.
@@ -35,7 +35,7 @@ def dot(plan: Plan) -> str:
                 for vertex in shown.vertices
             ),
             *(
-                f"  {_quoted(a)} -> {_quoted(b)}{' [style=dashed]' if b in external else ''};"
+                f"  {_quoted(a)} -> {_quoted(b)}{_style(b in external, (a, b) in shown.optional)};"
                 for a, b in shown.edges
             ),
             "}",
@@ -49,6 +49,12 @@ def _attributes(vertex: Vertex, shown: Picture) -> str:
     if vertex.external:
         return label + ', style="rounded,dashed"'
     return label + (", penwidth=2" if vertex.key == shown.entry else "")
+
+
+def _style(external: bool, optional: bool) -> str:
+    if optional:
+        return ' [style=dotted, label="optional"]'
+    return " [style=dashed]" if external else ""
 
 
 def _quoted(text: str) -> str:

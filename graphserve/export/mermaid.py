@@ -18,7 +18,7 @@ _ENTITIES = {
 
 def mermaid(plan: Plan) -> str:
     """Write a Plan as a Mermaid flowchart;
-    edges run from caller to dependency, dotted to what runs elsewhere.
+    edges run from caller to dependency, dotted to what runs elsewhere or is optional.
 
     Args:
         plan: what to draw.
@@ -42,12 +42,21 @@ def mermaid(plan: Plan) -> str:
         [
             "flowchart LR",
             *(f"  {ids[vertex.key]}{_label(vertex)}" for vertex in shown.vertices),
-            *(f"  {ids[a]} {'-.->' if b in external else '-->'} {ids[b]}" for a, b in shown.edges),
+            *(
+                f"  {ids[a]} {_arrow(b in external, (a, b) in shown.optional)} {ids[b]}"
+                for a, b in shown.edges
+            ),
             f"  style {ids[shown.entry]} stroke-width:3px",
             *(f"  style {ids[key]} stroke-dasharray:5 4" for key in ids if key in external),
             "",
         ]
     )
+
+
+def _arrow(external: bool, optional: bool) -> str:
+    if optional:
+        return "-. optional .->"
+    return "-.->" if external else "-->"
 
 
 def _label(vertex: Vertex) -> str:

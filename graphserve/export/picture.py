@@ -32,11 +32,19 @@ class Vertex:
 
 @dataclass(frozen=True)
 class Picture:
-    """A Plan as vertices and edges: the entry first, every vertex and every edge once."""
+    """A Plan as vertices and edges: the entry first, every vertex and every edge once.
+
+    Args:
+        entry: the key of the entry.
+        vertices: the boxes.
+        edges: from caller to callee, by their keys.
+        optional: those of them without which the caller starts.
+    """
 
     entry: str
     vertices: tuple[Vertex, ...]
     edges: tuple[tuple[str, str], ...]
+    optional: frozenset[tuple[str, str]] = frozenset()
 
 
 def picture(plan: Plan) -> Picture:
@@ -46,7 +54,7 @@ def picture(plan: Plan) -> Picture:
         target(edge): edge for node in plan.nodes for edge in node.edges if edge.url is not None
     }
     vertices: dict[str, Vertex] = {}
-    edges: dict[tuple[str, str], None] = {}
+    edges: dict[tuple[str, str], bool] = {}  # whether all that lead there are optional
     waiting = [*nodes, plan.entry]  # the last is next
     while waiting:
         key = waiting.pop()
@@ -56,10 +64,12 @@ def picture(plan: Plan) -> Picture:
             vertices[key] = external_vertex(elsewhere[key])
             continue
         vertices[key] = node_vertex(nodes[key])
-        below = [target(edge) for edge in nodes[key].edges]
-        edges.update({(key, callee): None for callee in below})
-        waiting.extend(reversed(below))
-    return Picture(plan.entry, tuple(vertices.values()), tuple(edges))
+        for edge in nodes[key].edges:
+            ends = key, target(edge)
+            edges[ends] = edge.optional and edges.get(ends, True)
+        waiting.extend(target(edge) for edge in reversed(nodes[key].edges))
+    optional = frozenset(ends for ends, is_optional in edges.items() if is_optional)
+    return Picture(plan.entry, tuple(vertices.values()), tuple(edges), optional)
 
 
 def target(edge: EdgePlan) -> str:

@@ -42,6 +42,7 @@ _STYLE = """
 .graphserve .external .box { fill: none; stroke-dasharray: 5 4; }
 .graphserve .edge { fill: none; stroke: var(--edge); stroke-width: 1.5; }
 .graphserve .external.edge { stroke-dasharray: 5 4; }
+.graphserve .optional.edge { stroke-dasharray: 1.5 4; stroke-linecap: round; }
 .graphserve .head { fill: var(--edge); }
 .graphserve .name { fill: var(--text); font-size: 14px; font-weight: 600; }
 .graphserve .caption { fill: var(--quiet); font-size: 12px; }
@@ -51,7 +52,8 @@ _STYLE = """
 def svg(plan: Plan) -> str:
     """Draw a Plan as SVG: the entry at the left, an arrow from each caller to what it calls.
 
-    Nodes of several workers look like a stack; services that run elsewhere are dashed.
+    Nodes of several workers look like a stack; services that run elsewhere are dashed, and arrows
+    to optional ones are dotted.
 
     Args:
         plan: what to draw.
@@ -85,7 +87,8 @@ def _document(shown: Picture, drawing: Drawing) -> Iterator[str]:
     )
     yield f'<rect class="paper" width="{width}" height="{height}"/>'
     for route in drawing.routes:
-        yield _edge(route, vertices[route.callee].external)
+        is_optional = (route.caller, route.callee) in shown.optional
+        yield _edge(route, vertices[route.callee].external, is_optional)
     for box in drawing.boxes:
         yield from _node(box, vertices[box.key], box.key == shown.entry)
     yield "</svg>"
@@ -112,7 +115,7 @@ def _node(box: Box, vertex: Vertex, entry: bool) -> Iterator[str]:
     yield "</g>"
 
 
-def _edge(route: Route, external: bool) -> str:
+def _edge(route: Route, external: bool, optional: bool) -> str:
     points = [*route.points[:-1], (route.points[-1][0] - _ARROW, route.points[-1][1])]
     path = f"M{_point(*points[0])}"
     for index in range(0, len(points), 2):
@@ -120,11 +123,13 @@ def _edge(route: Route, external: bool) -> str:
         if index:
             path += f" L{_point(x, y)}"  # straight past the boxes of a column
         path += f" C{_point((x + to_x) / 2, y)} {_point((x + to_x) / 2, to_y)} {_point(to_x, to_y)}"
-    return (
-        f'<path class="{"edge external" if external else "edge"}" d="{path}"'
+    kind = "edge optional" if optional else "edge external" if external else "edge"
+    drawn = (
+        f'<path class="{kind}" d="{path}"'
         f' marker-end="url(#graphserve-head)" data-from={quoteattr(route.caller)}'
-        f" data-to={quoteattr(route.callee)}/>"
+        f" data-to={quoteattr(route.callee)}"
     )
+    return f"{drawn}><title>optional</title></path>" if optional else f"{drawn}/>"
 
 
 def _size(vertex: Vertex) -> tuple[float, float]:
@@ -144,7 +149,8 @@ def _description(shown: Picture) -> str:
     names = {vertex.key: vertex.name for vertex in shown.vertices}
     below: dict[str, list[str]] = {}
     for caller, callee in shown.edges:
-        below.setdefault(names[caller], []).append(names[callee])
+        said = " (optional)" if (caller, callee) in shown.optional else ""
+        below.setdefault(names[caller], []).append(names[callee] + said)
     calls = [f"{caller} calls {', '.join(callees)}." for caller, callees in below.items()]
     return " ".join([f"{names[shown.entry]} is the entry.", *calls])
 

@@ -9,6 +9,7 @@ from graphserve.graph.plan import Plan
 from graphserve.logs.text import printable
 
 SEEN = "(see above)"
+OPTIONAL = "(optional)"
 _BOLD, _DIM, _CYAN, _RESET = "\033[1m", "\033[2m", "\033[36m", "\033[0m"
 
 
@@ -16,7 +17,7 @@ def tree(plan: Plan, color: bool = False, ascii: bool = False) -> str:
     """Draw a Plan as a tree: each node with its capacity, what it calls below it.
 
     A node that several others call stands below each of them; what it calls itself stands below the
-    first only, the others say `(see above)`.
+    first only, the others say `(see above)`. A node that it starts without says `(optional)`.
 
     Args:
         plan: what to draw.
@@ -43,6 +44,7 @@ class _Tree:
         self.branch = "|-- " if ascii else "├── "
         self.last = "`-- " if ascii else "└── "
         self.trunk = "|   " if ascii else "│   "
+        self.optional = shown.optional
         self.below: dict[str, list[str]] = {key: [] for key in self.vertices}
         for caller, callee in shown.edges:
             self.below[caller].append(callee)
@@ -56,15 +58,15 @@ class _Tree:
         self.seen.add(key)
         for index, child in enumerate(self.below[key]):
             last = index == len(self.below[key]) - 1
-            yield self.paint(_DIM, indent + (self.last if last else self.branch)) + self.text(
-                self.vertices[child]
-            )
+            branch = self.paint(_DIM, indent + (self.last if last else self.branch))
+            mark = f"  {OPTIONAL}" if (key, child) in self.optional else ""
+            yield branch + self.text(self.vertices[child], mark)
             if child not in self.seen:
                 yield from self.children(child, indent + ("    " if last else self.trunk))
 
-    def text(self, vertex: Vertex) -> str:
+    def text(self, vertex: Vertex, mark: str = "") -> str:
         name = self.paint(_CYAN if vertex.external else _BOLD, printable(vertex.name))
-        mark = f"  {SEEN}" if vertex.key in self.seen else ""
+        mark += f"  {SEEN}" if vertex.key in self.seen else ""
         return f"{name}  {self.paint(_DIM, vertex.caption + mark)}"
 
     def paint(self, code: str, text: str) -> str:

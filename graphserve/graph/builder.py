@@ -222,10 +222,11 @@ class _Builder:
         cls = dependency.target
         if isinstance(cls, str):
             # nothing of the class matters then
-            plain = dependency.url is not None and dependency.client != "typed"
+            plain = bool(dependency.urls) and dependency.client != "typed"
             cls = None if plain else self._import(parse(cls, self.folder), where)
-        if dependency.url is not None and cls not in (self.replace or {}):
-            node.edges.append(self._elsewhere(dependency, cls, where))
+        if dependency.urls and cls not in (self.replace or {}):
+            for key, url in dependency.urls.items():
+                node.edges.append(self._elsewhere(dependency, cls, where, key, url))
             return []
         spec = declaration(cls)
         assert cls is not None and spec is not None
@@ -252,16 +253,20 @@ class _Builder:
             found.append(below)
         return found
 
-    def _elsewhere(self, dependency: Dependency, cls: type | None, where: str) -> EdgePlan:
+    def _elsewhere(
+        self, dependency: Dependency, cls: type | None, where: str, key: str | None, url: str
+    ) -> EdgePlan:
         # by import string: only we look at the class, not the caller
         typed = isinstance(dependency.target, type)
         target = self._name_of(cls, where) if cls is not None and typed else None
         signatures = () if cls is None else self._apis(cls, ServiceOptions())
         spec = declaration(cls)
         name = dependency.name or (spec.name if spec else dependency.attribute)
+        if key is not None:
+            name = f"{name}-{key}"
         return EdgePlan(
-            dependency.attribute, name, dependency.client, dependency.timeout, dependency.url,
-            typed=typed, target=target, apis=signatures,
+            dependency.attribute, name, dependency.client, dependency.timeout, url,
+            typed=typed, target=target, apis=signatures, key=key,
         )  # fmt: skip
 
     def _add(self, node: _Found) -> _Found:

@@ -148,6 +148,11 @@ class EdgePlan:
     attempts: int | None = None
     optional: bool = False
 
+    @property
+    def place(self) -> str:
+        """Return where it stands on the calling class: `model`, or `models[en]`."""
+        return self.attribute if self.key is None else f"{self.attribute}[{self.key}]"
+
 
 @dataclass(frozen=True)
 class NodePlan:
@@ -205,20 +210,20 @@ class NodePlan:
         password of an address.
         """
         env = dict.fromkeys(self.options.env, HIDDEN)
-        urls = {edge.attribute: hidden(edge.url) for edge in self.edges if edge.url is not None}
+        urls = {edge.place: hidden(edge.url) for edge in self.edges if edge.url is not None}
         return dataclasses.replace(
             self.with_urls(urls), options=dataclasses.replace(self.options, env=env)
         )
 
     def secret_urls(self) -> dict[str, str]:
-        """Return the addresses that its description does not have whole, by attribute."""
-        urls = {edge.attribute: edge.url for edge in self.edges if edge.url is not None}
-        return {attribute: url for attribute, url in urls.items() if hidden(url) != url}
+        """Return the addresses that its description does not have whole, by `EdgePlan.place`."""
+        urls = {edge.place: edge.url for edge in self.edges if edge.url is not None}
+        return {place: url for place, url in urls.items() if hidden(url) != url}
 
     def with_urls(self, urls: Mapping[str, str]) -> NodePlan:
-        """Return this node with other addresses, by attribute."""
+        """Return this node with other addresses, by `EdgePlan.place`."""
         edges = (
-            dataclasses.replace(edge, url=urls.get(edge.attribute, edge.url)) for edge in self.edges
+            dataclasses.replace(edge, url=urls.get(edge.place, edge.url)) for edge in self.edges
         )
         return dataclasses.replace(self, edges=tuple(edges))
 

@@ -15,6 +15,8 @@ class Gateway:
     models = depends.each(Model, {"en": {"lang": "en"}, "ja": {"lang": "ja"}})
     lazy_models = depends.each("models.detector:Detector", {"a": {}}, name="detector")
     clients = depends.each(Model, {"a": {}}, client=httpx.AsyncClient, attempts=1)
+    elsewhere = depends.each(Model, url={"en": "http://a", "ja": "http://b"}, timeout=1.0)
+    far_clients = depends.each(url={"a": "http://a"}, client=httpx.AsyncClient)
 
 
 async def import_string(gateway: Gateway) -> None:
@@ -39,6 +41,8 @@ async def one_of_several(gateway: Gateway, key: str) -> None:
     reveal_type(gateway.models.get(key))  # R: type[Model] | None
     reveal_type(await gateway.lazy_models[key].read(1))  # R: Any
     reveal_type(gateway.clients[key])  # R: AsyncClient
+    reveal_type(await gateway.elsewhere[key].count("a"))  # R: int
+    reveal_type(gateway.far_clients[key])  # R: AsyncClient
     await gateway.models[key].count(1)  # E: arg-type | reportArgumentType
     await gateway.models.count("a")  # E: attr-defined | reportAttributeAccessIssue, reportUnknownMemberType
 
@@ -46,7 +50,8 @@ async def one_of_several(gateway: Gateway, key: str) -> None:
 def several_are_a_mapping() -> None:
     depends.each(Model, ["en"])  # E: call-overload | reportCallIssue, reportArgumentType
     depends.each(Model)  # E: call-overload | reportCallIssue
-    depends.each(Model, {"a": {}}, url="http://a")  # E: call-overload | reportCallIssue
+    depends.each(Model, {"a": {}}, url={"a": "http://a"})  # E: call-overload | reportCallIssue
+    depends.each(Model, url="http://a")  # E: call-overload | reportCallIssue
 
 
 def unknown_argument() -> None:

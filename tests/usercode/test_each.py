@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 import graphserve
+from graphserve import api, depends, service
+from graphserve.graph.builder import resolve_here
 from tests.harness import served
 
 APP = """
@@ -99,11 +102,55 @@ def module(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     sys.modules.pop("app", None)
 
 
-def test_processes(folder: Path) -> None:
+def test_processes(folder: Path, module: Any) -> None:
     with served("app:Gateway", cwd=folder) as graph, graph.client() as client:
         for name, arguments, expected in CALLS:
             answer = client.post(f"/{name}", json=arguments)
             assert (answer.status_code, answer.json()) == (200, expected)
+        assert asyncio.run(from_elsewhere(module.Gateway, graph.url)) == ["en: 1", "zh: 2", "en: 3"]
+
+
+async def from_elsewhere(gateway: Any, url: str) -> list[str]:
+    """Call a graph that runs, by two addresses of it."""
+    urls = {"plain": url, "secret": url.replace("://", "://user:word@")}
+
+    @service
+    class Far:
+        gateways = depends.each(gateway, url=urls, timeout=30.0)
+        raw = depends.each(url=urls, client=httpx.AsyncClient)
+
+        @api
+        async def ask(self) -> list[str]:
+            answer = await self.raw["plain"].post("/read", json={"which": "en", "text": "3"})
+            return [
+                await self.gateways["plain"].read("en", "1"),
+                await self.gateways["secret"].read("zh-Hans", "2"),
+                answer.json(),
+            ]
+
+    plan, _ = resolve_here(Far, {})
+    (node,) = plan.nodes
+    assert [edge.node for edge in node.edges[:2]] == ["Gateway-plain", "Gateway-secret"]
+    assert "word" not in str(node.described()) and len(node.secret_urls()) == 2
+    assert node.described().with_urls(node.secret_urls()).edges == node.edges
+    async with graphserve.local(Far) as far:
+        return await far.ask()
+
+
+def test_services_elsewhere_can_be_replaced_too(module: Any) -> None:
+    @service
+    class Far:
+        readers = depends.each(module.Reader, url={"a": "http://127.0.0.1:1"})
+
+        @api
+        async def ask(self) -> str:
+            return await self.readers["a"].read("x")
+
+    async def main() -> str:
+        async with graphserve.local(Far, replace={module.Reader: module.Fake}) as far:
+            return await far.ask()
+
+    assert asyncio.run(main()) == "fake: x"
 
 
 def test_one_process(module: Any) -> None:
