@@ -302,7 +302,10 @@ DEPENDS = {
         "",
         r"needs a service class, its import string 'module:Class', or url= with client=",
     ),
-    "a plain class": ("Plain", r"depends\(Plain\): Plain is no service; decorate it with @service"),
+    "a plain class": (
+        "Plain",
+        r"depends\(Plain\): Plain is not a service; decorate it with @service",
+    ),
     "an instance": (
         "Good()",
         r"depends\(Good\(…\)\) got an instance: write depends\(Good\), with init=",
@@ -439,7 +442,7 @@ BATCHES = {
         "maxsize=1",
         r"Batch: unknown option 'maxsize'; did you mean 'max_size'\?",
     ),
-    "too many": ("1, 2, 3", r"Batch\(max_size, max_wait\) takes no more than these"),
+    "too many": ("1, 2, 3", r"Batch takes max_size and max_wait, not 3 values"),
     "size 0": ("max_size=0", r"Batch\(max_size=…\) is a whole number from 1, not 0"),
     "size of a truth": ("max_size=True", r"a whole number from 1, not True"),
     "size of text": ("max_size='8'", r"a whole number from 1, not '8'"),
@@ -477,7 +480,7 @@ EACH = {
     "an address that is optional": ("Good, url={'a': 'http://a'}, optional=True", r"drop optional"),
     "an option of the service": ("Good, {'a': {}}, workers=2", r"@service\(workers=…\)"),
     "an unknown option": ("Good, {'a': {}}, nmae='a'", r"did you mean 'name'\?"),
-    "a plain class": ("Plain, {'a': {}}", r"Plain is no service"),
+    "a plain class": ("Plain, {'a': {}}", r"Plain is not a service"),
     "no service": ("None, {'a': {}}", r"needs a service class, or its import string"),
     "a bad name": ("Good, {'a': {}}, name='1'", r"a node's name is a letter"),
     "a bad timeout": ("Good, {'a': {}}, timeout=0", r"timeout is a number of seconds above 0"),
@@ -697,7 +700,9 @@ def test_depends_that_is_used_itself_says_what_to_write(tmp_path: Path, use: str
 
 
 def test_a_subclass_is_a_service_of_its_own(tmp_path: Path) -> None:
-    with pytest.raises(DeclarationError, match="Better is no service; decorate it with @service"):
+    with pytest.raises(
+        DeclarationError, match="Better is not a service; decorate it with @service"
+    ):
         load(tmp_path, "class Better(Good): ...\nclass A:\n    better = depends(Better)")
 
 

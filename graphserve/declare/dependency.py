@@ -210,8 +210,8 @@ class Depends:
                 `Unavailable` until it is there.
 
         Raises:
-            DeclarationError: the target is no service, an argument is unknown or has a value that
-                cannot work.
+            DeclarationError: the target is not a service, an argument is unknown or has a value
+                that cannot work.
 
         Example:
             >>> @service
@@ -339,7 +339,7 @@ class Depends:
                     runs elsewhere.
 
         Raises:
-            DeclarationError: the target is no service, a key or a value cannot be one, or an
+            DeclarationError: the target is not a service, a key or a value cannot be one, or an
                 argument is unknown.
 
         Example:
@@ -465,7 +465,7 @@ def _check_import_string(target: str, place: SourceLine) -> None:
 def _refuse_target(target: object, place: SourceLine) -> NoReturn:
     if isinstance(target, type):
         refuse(
-            f"depends({target.__name__}): {target.__name__} is no service; decorate it with"
+            f"depends({target.__name__}): {target.__name__} is not a service; decorate it with"
             " @service",
             place,
         )

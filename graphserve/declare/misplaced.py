@@ -46,8 +46,8 @@ def strays(
         else:
             name = each.owner.__name__
             yield (
-                f"{file}:{line}: {name}.{each.attribute} = {each.written}: {name} is no service, so"
-                f" nothing connects it: decorate {name} with @service, or move the line to the"
+                f"{file}:{line}: {name}.{each.attribute} = {each.written}: {name} is not a service,"
+                f" so nothing connects it: decorate {name} with @service, or move the line to the"
                 " service that calls"
             )
 

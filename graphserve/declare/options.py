@@ -60,7 +60,7 @@ class Batch:
             )
             if len(values) > len(known):
                 raise DeclarationError(
-                    f"Batch({', '.join(known)}) takes no more than these", *place
+                    f"Batch takes {' and '.join(known)}, not {len(values)} values", *place
                 )
             for option in options:
                 if option not in known:

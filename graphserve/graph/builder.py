@@ -58,7 +58,7 @@ class _Found:
     init: dict[str, object]
     where: str
     made_of: object  # the class, or what overrides it: another class, or a ready object
-    undeclared: bool  # an override that is no service: no dependencies, and made without init
+    undeclared: bool  # an override that is not a service: no dependencies, and made without init
     given: dict[str, str] = field(default_factory=dict)  # by argument that is not of `depends`
     edges: list[EdgePlan] = field(default_factory=list)
 
@@ -128,11 +128,11 @@ class _Builder:
         """Resolve the graph of a class that is at hand.
 
         Raises:
-            GraphError: the class is no service.
+            GraphError: the class is not a service.
         """
         if (spec := declaration(cls)) is None:
             raise GraphError(
-                f"{name_of(cls)} is no service: decorate its class with @service, and give the"
+                f"{name_of(cls)} is not a service: decorate its class with @service, and give the"
                 " class"
             )
         return self._resolve(self._add(self._found(spec.name, cls, {}, f"{spec.file}:{spec.line}")))

@@ -30,7 +30,7 @@ def instance_problems(
         cls: what is made; anything but a class is an instance already.
         init: the keyword arguments of its `__init__`.
         given: where one was given, by name; those that are not there by `depends(init=…)`.
-        undeclared: whether it is no service, and made without them.
+        undeclared: whether it is not a service, and made without them.
     """
     if not isinstance(cls, type):
         return

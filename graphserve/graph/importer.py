@@ -101,7 +101,7 @@ def load(target: Target, main: str | None = None) -> type:
         main: the script that was run, for a class of the module `__main__`.
 
     Raises:
-        ConfigurationError: the module or the class is missing, or the class is no service.
+        ConfigurationError: the module or the class is missing, or the class is not a service.
         Exception: whatever the module raised while it was imported.
     """
     global importing
@@ -132,7 +132,7 @@ def load(target: Target, main: str | None = None) -> type:
             f"{target.module!r} has no class {target.name!r}: {_candidates(target, module)}"
         )
     if not isinstance(found, type) or declaration(found) is None:
-        raise ConfigurationError(f"{target} is no service: decorate it with @service")
+        raise ConfigurationError(f"{target} is not a service: decorate it with @service")
     return found
 
 

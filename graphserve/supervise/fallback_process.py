@@ -154,7 +154,7 @@ class FallbackProcess:
         """Return what its processes were started from."""
         return {process.revision for process in self.processes}
 
-    def expect(self) -> None:
+    def watch_start(self) -> None:
         """Have who waits for long answered from now on, since the graph starts."""
         self._enter(PortPhase.STARTING)
         self._start_began = self._loop.time()

@@ -180,7 +180,7 @@ class Fleet:
         """Return the pid and the mark of each process."""
         return [(worker.pid, worker.process.env[MARK_VARIABLE]) for worker in self._processes()]
 
-    def expect(self, outline: Plan, extra: Mapping[str, str], secrets: Secrets) -> None:
+    def watch_start(self, outline: Plan, extra: Mapping[str, str], secrets: Secrets) -> None:
         """Have a fallback server answer who waits at the port for long while the graph starts.
 
         Args:
@@ -193,7 +193,7 @@ class Fleet:
         """
         self._outline = (outline, extra, secrets)
         self._listen()
-        self.fallback.expect()
+        self.fallback.watch_start()
 
     def known(self) -> Plan:
         """Return the Plan of the graph; as long as there is none, what is known of it."""

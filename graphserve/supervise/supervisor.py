@@ -203,7 +203,7 @@ class SupervisedGraph(GraphLife):
 
     async def _start(self) -> bool:
         config = self.config
-        self.fleet.expect(outline(config.settings), config.env, config.secrets)
+        self.fleet.watch_start(outline(config.settings), config.env, config.secrets)
         plan = require(await self._resolve(config))
         # what changes from here on is not missed, however long the start takes
         if config.reload:

@@ -85,16 +85,16 @@ class FromWorker(ControlMessage):
 
 
 class Imported(FromWorker, type="imported"):
-    """Its modules are imported; it waits until what it needs is ready."""
+    """The worker has imported its modules, and waits until what it needs is ready."""
 
 
 class WarmingUp(FromWorker, type="warming"):
-    """Its instance is entered, and is warmed up now."""
+    """The instance is entered, and is warmed up now."""
 
 
 class Ready(FromWorker, type="ready"):
-    """It is initialised and listens on its own socket; the descriptor of the memory that it shares
-    comes along.
+    """The worker is initialised and listens on its own socket; the descriptor of the memory that it
+    shares comes along.
 
     From now on it counts as ready, but for a worker of the entry: that says `Listening` later.
     """
@@ -103,26 +103,26 @@ class Ready(FromWorker, type="ready"):
 
 
 class Listening(FromWorker, type="listening"):
-    """It accepts at the public port: only now a worker of the entry counts as ready."""
+    """The worker accepts at the public port: only now a worker of the entry counts as ready."""
 
 
 class Failed(FromWorker, type="failed"):
-    """It does not start."""
+    """The worker does not start, and ends."""
 
     message: str
     traceback: str
 
 
 class Draining(FromWorker, type="draining"):
-    """It takes no more calls and answers those that it took."""
+    """The worker takes no more calls, and answers those that it took."""
 
 
 class Drained(FromWorker, type="drained"):
-    """Everything that it took is answered; it waits for `exit`."""
+    """The worker has answered everything that it took, and waits for `exit`."""
 
 
 class HealthReport(FromWorker, type="health"):
-    """How it is."""
+    """How the worker is."""
 
     executed: int  # calls, since it began
     overdue: float  # seconds by which its most overdue call is late; 0.0: none is
@@ -135,14 +135,14 @@ class HealthReport(FromWorker, type="health"):
 
 
 class Bound(FromWorker, type="bound"):
-    """It listens on its own socket anew; or why it cannot."""
+    """The worker listens on its own socket anew; or why it cannot."""
 
     trouble: str
 
 
 class Held(FromWorker, type="held"):
-    """A call that it had made was lost to a worker that executed it; the same call has lost so many
-    by now.
+    """A call of this worker was lost to another one that executed it; the same call has lost so
+    many by now.
     """
 
     node: str

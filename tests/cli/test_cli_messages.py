@@ -51,7 +51,7 @@ CASES = [
     (["{cwd}/sub/deep.py"], 4, "'deep' names no class: its services are Deep; write sub/deep.py:Deep", None),
     (["/{cwd}/sub/deep.py:Xyz"], 4, "'deep' has no class 'Xyz': its services are Deep; write sub/deep.py:Deep", None),
     (["sub/deep.py:Depe"], 4, "'deep' has no class 'Depe': did you mean sub/deep.py:Deep?", None),
-    (["plain:Plain"], 4, "plain:Plain is no service: decorate it with @service", None),
+    (["plain:Plain"], 4, "plain:Plain is not a service: decorate it with @service", None),
     (["app:X", "--app-dir", "nix"], 4,
      "there is no module 'app' (the folder {cwd}/nix does not exist; --app-dir names another one)", None),
     (["app.py:Gateway", "--app-dir", "nix"], 4,

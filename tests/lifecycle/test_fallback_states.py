@@ -309,7 +309,7 @@ def test_who_waits_while_the_graph_starts_is_answered(folder: Path) -> None:
     async def scene(port: Port) -> None:
         bench = port.bench
         bench.public.sock.listen()
-        bench.fleet.expect(PLAN, {}, Secrets())
+        bench.fleet.watch_start(PLAN, {}, Secrets())
         assert port.fallback.phase is PortPhase.STARTING
         port.connect()
         start = asyncio.ensure_future(bench.start())
@@ -330,7 +330,7 @@ def test_a_stop_while_the_graph_starts(folder: Path, ready: bool) -> None:
     async def scene(port: Port) -> None:
         bench = port.bench
         bench.public.sock.listen()
-        bench.fleet.expect(PLAN, {}, Secrets())
+        bench.fleet.watch_start(PLAN, {}, Secrets())
         port.connect()
         start = asyncio.ensure_future(bench.start())
         await bench.until(lambda: port.lookout is Lookout.SUSPICIOUS)
@@ -346,7 +346,7 @@ def test_a_stop_while_the_graph_starts(folder: Path, ready: bool) -> None:
 def test_a_stop_before_anybody_has_come_ends_the_port(folder: Path) -> None:
     async def scene(bench: Bench) -> None:
         fallback = bench.fleet.fallback
-        bench.fleet.expect(PLAN, {}, Secrets())
+        bench.fleet.watch_start(PLAN, {}, Secrets())
         assert fallback.phase is PortPhase.STARTING
         await bench.fleet.drain()
         assert fallback.phase is PortPhase.ENDED

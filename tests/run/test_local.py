@@ -926,7 +926,7 @@ async def test_no_service_and_no_class() -> None:
 
     for wrong in (Plain, "m:C", Leaf()):
         with pytest.raises(
-            GraphServeError, match="is no service: decorate its class with @service"
+            GraphServeError, match="is not a service: decorate its class with @service"
         ):
             graphserve.local(wrong)  # type: ignore[arg-type]
 

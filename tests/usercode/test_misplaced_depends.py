@@ -43,7 +43,7 @@ def helps(text, dep=depends(Echo)):  # no attribute of a class
 
 
 class Helper:
-    dep = depends(Echo)  # Helper is no service
+    dep = depends(Echo)  # Helper is not a service
 
 
 class Mixin:
@@ -60,7 +60,7 @@ class Top(Mixin):
         self.dep = depends(Echo)
 
     class Inner:
-        dep = depends(Echo)  # Inner is no service
+        dep = depends(Echo)  # Inner is not a service
 
     @api  # run .* calls depends
     async def run(self, text: str) -> str:
@@ -149,7 +149,7 @@ def test_local_finds_those_beside_its_services(
         graphserve.local(module.Top)
     said = str(caught.value)
     assert f"{folder / 'app.py'}:8: depends(Echo) is no attribute of a class" in said
-    assert "Helper is no service" in said
+    assert "Helper is not a service" in said
     assert "shared.py" not in said, "another file of this process may be none of this graph's"
     for name in ("echo", "shared", "app"):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -177,5 +177,5 @@ def test_what_stands_in_may_be_no_service() -> None:
             return text
 
     graphserve.local(Top, replace={Echo: Fake})
-    with pytest.raises(GraphError, match="Fake is no service"):
+    with pytest.raises(GraphError, match="Fake is not a service"):
         graphserve.local(Top)

@@ -212,7 +212,7 @@ class PublicConnection(HttpConnection):
         try:
             super().to_application()
         except (httptools.HttpParserInvalidURLError, UnicodeDecodeError):
-            raise RequestRefused(HttpProblem(400, "the request target is no path")) from None
+            raise RequestRefused(HttpProblem(400, "the request target is not a path")) from None
 
     def on_response_complete(self) -> None:
         """Go on with what waits behind the answer that is complete."""
