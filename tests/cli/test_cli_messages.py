@@ -20,16 +20,29 @@ FILES = {
     "dies.py": "import os\nos._exit(9)\n",
     "empty.py": "from graphserve import service\n\n\n@service\nclass Empty:\n    pass\n",
     "sub/deep.py": (
-        "from graphserve import api, service\n\n\n@service\nclass Deep:\n    @api\n    async def"
-        " x(self) -> int:\n        return 1\n"
+        "from graphserve import api, service\n\n\n"
+        "@service\n"
+        "class Deep:\n"
+        "    @api\n"
+        "    async def x(self) -> int:\n"
+        "        return 1\n"
     ),
     "relative.py": "from . import plain\n",
     "plain.py": "class Plain:\n    pass\n",
     "circle.py": (
-        "from graphserve import api, depends, service\n\n\n@service\nclass A:\n    b ="
-        " depends('circle:B')\n\n    @api\n    async def x(self) -> int:\n        return"
-        " 1\n\n\n@service\nclass B:\n    a = depends(A)\n\n    @api\n    async def x(self) ->"
-        " int:\n        return 1\n"
+        "from graphserve import api, depends, service\n\n\n"
+        "@service\n"
+        "class A:\n"
+        "    b = depends('circle:B')\n\n"
+        "    @api\n"
+        "    async def x(self) -> int:\n"
+        "        return 1\n\n\n"
+        "@service\n"
+        "class B:\n"
+        "    a = depends(A)\n\n"
+        "    @api\n"
+        "    async def x(self) -> int:\n"
+        "        return 1\n"
     ),
 }
 SYNTAX = "SyntaxError: invalid syntax"

@@ -933,10 +933,17 @@ async def test_no_service_and_no_class() -> None:
 
 async def test_a_cycle_prints_its_path(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "circle_of_two.py").write_text(
-        "from graphserve import api, depends, service\n\n\n@service\nclass A:\n    b ="
-        " depends('circle_of_two:B')\n\n    @api\n    async def x(self) -> int:"
-        " ...\n\n\n@service\nclass B:\n    a = depends(A)\n\n    @api\n    async def x(self) ->"
-        " int: ...\n"
+        "from graphserve import api, depends, service\n\n\n"
+        "@service\n"
+        "class A:\n"
+        "    b = depends('circle_of_two:B')\n\n"
+        "    @api\n"
+        "    async def x(self) -> int: ...\n\n\n"
+        "@service\n"
+        "class B:\n"
+        "    a = depends(A)\n\n"
+        "    @api\n"
+        "    async def x(self) -> int: ...\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     import circle_of_two  # type: ignore[import-not-found]
