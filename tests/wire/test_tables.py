@@ -241,6 +241,7 @@ HOSTILE_STREAMS: list[tuple[Any, str]] = [
     (lambda: stream(pa.table({str(n): [1] for n in range(TABLE_COLUMNS + 1)})), "columns"),
     (lambda: stream(pa.table({"a\0": [1]})), "NUL"),
     (lambda: stream(one(pa.array([{"a\0": 1}]))), "NUL"),
+    (lambda: stream(one(pa.array([[{"a\0": 1}]])).slice(0, 0)), "NUL"),
     (lambda: stream(one(pa.array([{"field": 1}]))).replace(b"field", b"fi\xfeld"), "cannot be read"),
     (lambda: stream(TABLE)[:-100], "cut off|cannot be read"),
     (lambda: stream(TABLE)[:40], "cut off"),

@@ -59,6 +59,8 @@ def check_table(table: pa.Table, came: int) -> None:
         Misfit: it would take too much memory as somebody uses it, or has a type that is not taken.
     """
     check_columns(table.column_names)
+    for field in table.schema:
+        _check_names(field.type, TABLE_DEPTH + 1)
     left = most_bytes(came)
     for name, column in zip(table.column_names, table.columns, strict=True):
         for chunk in column.chunks:
@@ -86,6 +88,16 @@ def check_columns(names: list[str]) -> None:
         if name in seen:
             raise Misfit(f"a table has two columns {_short(name)}", "value_error")
         seen.add(name)
+
+
+def _check_names(kind: pa.DataType, depth: int) -> None:
+    """Check the names inside a type, of which there may be some without a row."""
+    if not depth:
+        raise Misfit("a column is nested too deeply", "value_error")
+    for index in range(kind.num_fields):
+        field = kind.field(index)
+        _check_name(field.name)
+        _check_names(field.type, depth - 1)
 
 
 def _check_name(name: str) -> None:
@@ -124,8 +136,6 @@ def _weight(array: pa.Array, depth: int) -> int:
     elif types.is_map(kind):
         inner = _weight(array.keys, depth - 1) + _weight(array.items, depth - 1)
     elif types.is_struct(kind) and kind.num_fields:
-        for index in range(kind.num_fields):
-            _check_name(kind.field(index).name)
         fields = (array.field(index) for index in range(kind.num_fields))
         inner = sum(_weight(field, depth - 1) for field in fields)
     else:
