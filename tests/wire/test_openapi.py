@@ -17,6 +17,7 @@ import numpy as np
 import pydantic
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from test_signature import SUPPORTED
 
 from graphserve.declare.declaration import apis
@@ -339,3 +340,27 @@ def test_nothing_that_generators_cannot_read(service: type) -> None:
             assert schema["maxItems"] == len(schema["prefixItems"]) >= schema["minItems"]
         if isinstance(schema.get("enum"), list):
             assert "type" in schema
+
+
+class Scanner:
+    @api
+    async def scan(
+        self, image: Image.Image, words: list[str], page: bytes | None = None
+    ) -> Image.Image:
+        """Scan.
+
+        Args:
+            page: the page.
+        """
+        return image
+
+
+def test_a_form_has_files_and_text_as_they_are() -> None:
+    post = described(Scanner)["paths"]["/scan"]["post"]
+    assert next(iter(post["requestBody"]["content"])) == "multipart/form-data", "generators take it"
+    form = post["requestBody"]["content"]["multipart/form-data"]
+    properties = form["schema"]["properties"]
+    assert "description" not in properties["image"], "it is no base64 there"
+    assert properties["page"]["description"] == "the page."
+    assert "words" not in form.get("encoding", {}), "its items are text"
+    assert next(iter(post["responses"]["200"]["content"])) == "image/png", "what is sent unasked"

@@ -227,6 +227,18 @@ def test_a_file_is_sent_in_a_form(browser: Browser, forms: Forms, tmp_path: Path
 
 
 @pytest.mark.slow
+def test_nothing_is_cut_off_on_a_phone(browser: Browser, forms: Forms) -> None:
+    size = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    browser.send("Emulation.setDeviceMetricsOverride", **size)
+    try:
+        for name in ("scan", "read", "count"):
+            forms(name)
+            assert browser.run("document.documentElement.scrollWidth") <= size["width"]
+    finally:
+        browser.send("Emulation.clearDeviceMetricsOverride")
+
+
+@pytest.mark.slow
 def test_a_problem_is_shown_at_its_field(browser: Browser, forms: Forms) -> None:
     card = forms("fail")
     fill(browser, card, text="x")

@@ -244,7 +244,7 @@ def _request(
     # What is first, generators of clients take: files as they are, where there are some.
     content: Json = {}
     if signature.files and signature.body is None and is_installed():
-        content |= {_FORM: _form(signature, in_body, schema, schemas.components)}
+        content |= {_FORM: _form(signature, in_body, schema, schemas.components, described)}
     said: Json = {}
     if signature.raw_body:
         (name,) = signature.files
@@ -261,7 +261,11 @@ def _request(
 
 
 def _form(
-    signature: Signature, parameters: Sequence[Parameter], schema: Json, components: Json
+    signature: Signature,
+    parameters: Sequence[Parameter],
+    schema: Json,
+    components: Json,
+    described: dict[str, str],
 ) -> Json:
     """Return the arguments as a form has them: files and text as they are, lists as parts of one
     name, and what is neither text nor a number as JSON.
@@ -270,7 +274,8 @@ def _form(
     encoding: Json = {}
     for parameter in parameters:
         said = schema["properties"][parameter.name]
-        kept = {key: said[key] for key in ("description",) if key in said}
+        about = _about(parameter, described)  # not what is said of its base64
+        kept = {"description": about} if about else {}
         if parameter.name not in signature.files:
             properties[parameter.name] = said
             if not _is_written(said, components, True):
@@ -283,8 +288,8 @@ def _form(
         if not is_file(parameter.type):
             file = {"type": "array", "items": file}
         properties[parameter.name] = file | kept
-    described = {"schema": {**schema, "properties": properties}}
-    return described | ({"encoding": encoding} if encoding else {})
+    form = {"schema": {**schema, "properties": properties}}
+    return form | ({"encoding": encoding} if encoding else {})
 
 
 def _is_in_url(name: str, signature: Signature, method: str) -> bool:
@@ -320,12 +325,17 @@ def _is_written(schema: Json, components: Json, lists: bool) -> bool:
     )
 
 
-def _property(parameter: Parameter, described: dict[str, str], schemas: Schemas) -> Json:
-    schema = schemas.of(parameter.type, output=False)
+def _about(parameter: Parameter, described: dict[str, str]) -> str:
+    """Return what a docstring says of a parameter, and how large its file may be."""
     text = described.get(parameter.name, "")
     if parameter.media is not None and parameter.media.max_size is not None:
         text = f"{text} At most {parameter.media.max_size:,} bytes.".lstrip()
-    if text:
+    return text
+
+
+def _property(parameter: Parameter, described: dict[str, str], schemas: Schemas) -> Json:
+    schema = schemas.of(parameter.type, output=False)
+    if text := _about(parameter, described):
         schema = {**schema, "description": f"{text} {schema.get('description', '')}".strip()}
     if not parameter.required:
         try:

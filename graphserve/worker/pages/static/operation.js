@@ -34,7 +34,8 @@ export class Operation {
     form.addEventListener("submit", (event) => { event.preventDefault(); this.send(); });
     form.addEventListener("input", () => { if (command.open) curl.textContent = this.curl(); });
     const { operationId, summary, description, deprecated } = this.described;
-    const short = summary === operationId ? "" : summary; // an API without a docstring has only its name to show
+    // an API without a docstring has only its name to show
+    const short = summary === operationId || `${summary}_${this.method}` === operationId ? "" : summary;
     const head = make(
       "summary", {}, make("span", { class: `method method-${this.method}` }, this.method.toUpperCase()),
       make("span", { class: "path" }, this.path), make("span", { class: "short" }, short ?? ""),
