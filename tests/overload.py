@@ -103,8 +103,8 @@ class Load:
         self.address = host, int(port)
         body = b'{"x": 1}'
         self.request = (
-            b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-type:"
-            b" application/json\r\nx-request-timeout: %.3f\r\ncontent-length: %d\r\n\r\n%s"
+            b"POST %s HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            b"x-request-timeout: %.3f\r\ncontent-length: %d\r\n\r\n%s"
             % (path.encode(), timeout, len(body), body)
         )
         self.idle: deque[Client] = deque()

@@ -61,8 +61,8 @@ def send(graph: Graph, api: str, arguments: dict[str, object], headers: str = ""
     sock = socket.create_connection((host, int(port)), 10)
     body = json.dumps(arguments)
     sock.sendall(
-        f"POST /{api} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{headers}"
-        f"content-length: {len(body)}\r\n\r\n{body}".encode()
+        f"POST /{api} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        f"{headers}content-length: {len(body)}\r\n\r\n{body}".encode()
     )
     return sock
 
@@ -126,8 +126,8 @@ def test_every_kind_of_leaf_is_told(graph: Graph, api: str) -> None:
 
 
 NEXT = (
-    b"POST /seen HTTP/1.1\r\nhost: localhost\r\nContent-Type: application/json\r\ncontent-length:"
-    b" 2\r\n\r\n{}"
+    b"POST /seen HTTP/1.1\r\nhost: localhost\r\nContent-Type: application/json\r\n"
+    b"content-length: 2\r\n\r\n{}"
 )
 AHEAD = {
     "a request": NEXT, "a page": b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n", "half a request": NEXT[:-1],
@@ -271,9 +271,9 @@ def test_uploads_that_wait_for_a_slot(tmp_path: Path) -> None:
     def begin(timeout: float) -> socket.socket:
         sock = socket.create_connection((host, int(port)), 10)
         head = (
-            "POST /upload HTTP/1.1\r\nhost: localhost\r\nContent-Type:"
-            f" application/octet-stream\r\nx-request-timeout: {timeout}\r\ntransfer-encoding:"
-            " chunked\r\n\r\n"
+            "POST /upload HTTP/1.1\r\nhost: localhost\r\n"
+            f"Content-Type: application/octet-stream\r\nx-request-timeout: {timeout}\r\n"
+            "transfer-encoding: chunked\r\n\r\n"
         )
         sock.sendall(f"{head}3\r\nabc\r\n".encode())
         return sock

@@ -257,8 +257,8 @@ def test_kantoku_beside_circus(tmp_path: Path) -> None:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: kantoku\nVersion: 0.18\n")
     code = (
-        "from graphserve.cli import preflight\nfor trouble in preflight.packages():"
-        " print(trouble.message)"
+        "from graphserve.cli import preflight\n"
+        "for trouble in preflight.packages(): print(trouble.message)"
     )
     done = _python(code, PYTHONPATH=str(tmp_path))
     assert "kantoku is installed beside circus" in done.stdout
@@ -278,8 +278,12 @@ def test_another_project_that_writes_our_package(tmp_path: Path, command: list[s
         tmp_path, "graphserve", "graphserve/__init__.py", "graphserve-0.2.3.dist-info/RECORD"
     )
     (tmp_path / "app.py").write_text(
-        "from graphserve import api, service\n@service\nclass Echo:\n    @api\n    def echo(self,"
-        " x: int) -> int:\n        return x\n"
+        "from graphserve import api, service\n"
+        "@service\n"
+        "class Echo:\n"
+        "    @api\n"
+        "    def echo(self, x: int) -> int:\n"
+        "        return x\n"
     )
     done = subprocess.run(
         [sys.executable, "-m", "graphserve", *command], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)},
@@ -295,8 +299,8 @@ def test_another_project_that_writes_our_package(tmp_path: Path, command: list[s
 def test_an_editable_installation_writes_no_package(tmp_path: Path) -> None:
     distribution(tmp_path, "graphserve", "_graphserve.pth", "graphserve-0.2.3.dist-info/RECORD")
     code = (
-        "from graphserve.cli import preflight\nfor trouble in preflight.packages():"
-        " print(trouble.message)"
+        "from graphserve.cli import preflight\n"
+        "for trouble in preflight.packages(): print(trouble.message)"
     )
     assert _python(code, PYTHONPATH=str(tmp_path)).stdout == ""
 
@@ -306,17 +310,21 @@ def test_an_editable_installation_writes_no_package(tmp_path: Path) -> None:
 )
 def test_an_event_loop_that_is_not_installed(loop: str, message: str) -> None:
     code = (
-        "import sys; sys.modules['uvloop'] = None\nfrom graphserve.cli import preflight\nfrom"
-        " graphserve.config import Config\nfrom graphserve.graph.plan import Settings\nfor trouble"
-        f" in preflight.event_loop(Config(Settings('a:B', loop={loop!r}))): print(trouble.message)"
+        "import sys; sys.modules['uvloop'] = None\n"
+        "from graphserve.cli import preflight\n"
+        "from graphserve.config import Config\n"
+        "from graphserve.graph.plan import Settings\n"
+        f"for trouble in preflight.event_loop(Config(Settings('a:B', loop={loop!r}))):"
+        " print(trouble.message)"
     )
     assert _python(code).stdout.startswith(message)
 
 
 def test_few_open_files() -> None:
     code = (
-        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\nfrom"
-        " graphserve.cli import preflight\nfor trouble in preflight.open_files(): print(trouble)"
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
+        "from graphserve.cli import preflight\n"
+        "for trouble in preflight.open_files(): print(trouble)"
     )
     done = _python(code)
     assert "only 256 files may be open" in done.stdout

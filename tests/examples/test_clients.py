@@ -90,11 +90,14 @@ def document(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     name = request.param
     folder = tmp_path_factory.mktemp(Path(name).name)
     code = (
-        "import json, sys\nfrom graphserve.graph.importer import load, parse\nfrom"
-        " graphserve.declare.declaration import apis\nfrom graphserve.wire.openapi.document import"
-        " document\nfrom graphserve.wire.signature import Signature\ncls = load(parse(sys.argv[1],"
-        " '.'))\nlisted = [(each, Signature.of(cls, name), None) for name, each in"
-        " apis(cls).items()]\nprint(json.dumps(document(cls.__name__, None, '1', listed)))"
+        "import json, sys\n"
+        "from graphserve.graph.importer import load, parse\n"
+        "from graphserve.declare.declaration import apis\n"
+        "from graphserve.wire.openapi.document import document\n"
+        "from graphserve.wire.signature import Signature\n"
+        "cls = load(parse(sys.argv[1], '.'))\n"
+        "listed = [(each, Signature.of(cls, name), None) for name, each in apis(cls).items()]\n"
+        "print(json.dumps(document(cls.__name__, None, '1', listed)))"
     )
     text = run(sys.executable, "-c", code, TARGETS[name], cwd=folder_of(name))
     (folder / "openapi.json").write_text(json.dumps(json.loads(text)))

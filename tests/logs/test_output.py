@@ -369,9 +369,15 @@ def test_the_last_words_of_a_worker_are_not_lost(graph: ServedJson) -> None:
 
 def test_a_flood_of_lines_is_whole(app: Path) -> None:
     (app / "flood.py").write_text(
-        "from graphserve import api, service\n\n\n@service(workers=2)\nclass Flood:\n    def"
-        " __init__(self) -> None:\n        for number in range(5000):\n            print('line',"
-        " number)\n\n    @api\n    async def x(self) -> int:\n        return 1\n"
+        "from graphserve import api, service\n\n\n"
+        "@service(workers=2)\n"
+        "class Flood:\n"
+        "    def __init__(self) -> None:\n"
+        "        for number in range(5000):\n"
+        "            print('line', number)\n\n"
+        "    @api\n"
+        "    async def x(self) -> int:\n"
+        "        return 1\n"
     )
     with served("flood:Flood", cwd=app) as graph:
         assert graph.stop() == 0

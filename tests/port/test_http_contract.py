@@ -300,8 +300,8 @@ def test_a_proxy_may_take_its_prefix_off_or_leave_it_on() -> None:
 def test_pipelined_requests_are_answered_in_order(graph: Served) -> None:
     host, port = graph.url.removeprefix("http://").split(":")
     request = (
-        "POST /add HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length:"
-        " {}\r\n\r\n{}"
+        "POST /add HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        "content-length: {}\r\n\r\n{}"
     )
     bodies = [json.dumps({"a": x}) for x in range(20)]
     with socket.create_connection((host, int(port)), 10) as sock:

@@ -96,8 +96,8 @@ def test_a_client_that_leaves_while_its_body_is_read(
     gate = tmp_path / "gate"
     body = json.dumps(held(gate)).encode()
     head = (
-        b"POST /hold HTTP/1.1\r\nHost: localhost\r\nContent-Type:"
-        b" application/json\r\nContent-Length: %d\r\n\r\n"
+        b"POST /hold HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n"
     )
     with socket.create_connection(address(graph), 30) as sock:
         sock.sendall(head % len(body) + body)
@@ -112,8 +112,8 @@ def test_answers_keep_their_order(graph: Served) -> None:
         body = json.dumps({"items": items}).encode()
         head = f"POST /{name} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         head += (
-            f"Connection: {'close' if close else 'keep-alive'}\r\nContent-Length:"
-            f" {len(body)}\r\n\r\n"
+            f"Connection: {'close' if close else 'keep-alive'}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
 

@@ -770,9 +770,17 @@ def test_a_port_in_use() -> None:
 
 
 CIRCLE = (
-    "from graphserve import api, depends, service\n\n\n@service\nclass A:\n    b ="
-    " depends('gs_circle:B')\n\n    @api\n    async def x(self) -> int: ...\n\n\n@service\nclass"
-    " B:\n    a = depends(A)\n\n    @api\n    async def x(self) -> int: ...\n"
+    "from graphserve import api, depends, service\n\n\n"
+    "@service\n"
+    "class A:\n"
+    "    b = depends('gs_circle:B')\n\n"
+    "    @api\n"
+    "    async def x(self) -> int: ...\n\n\n"
+    "@service\n"
+    "class B:\n"
+    "    a = depends(A)\n\n"
+    "    @api\n"
+    "    async def x(self) -> int: ...\n"
 )
 
 
