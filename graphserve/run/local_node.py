@@ -221,7 +221,7 @@ class LocalNode:
             arguments = self._arguments(call, api)
         except Exception as exc:
             if api.plan.batch is not None:
-                self._batchers[api.plan.name].close_if_done()
+                self._batchers[api.plan.name].drop_if_empty()
             self._loop.call_soon(self._refused, call, exc, limited)
             return
 

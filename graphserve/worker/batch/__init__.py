@@ -9,5 +9,5 @@ and its result is split again.
 A connection reserves a place (`Batcher.reserve_place`), its call joins (`join`), and the batch
 closes with `max_size` items or `max_wait` seconds after the first. The lists are joined,
 executed as one call, and each caller gets its part; if the method raises and is idempotent, each
-part runs again alone.
+caller's share runs again alone.
 """

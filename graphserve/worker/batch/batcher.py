@@ -138,7 +138,7 @@ class Batcher:
         """Free a place that was reserved: the connection has no call for us."""
         if self.collecting is not None and self.collecting.expected:
             self.collecting.expected -= 1
-            self.close_if_done()
+            self.drop_if_empty()
 
     def take_lease(self) -> bool:
         """Return whether it collects, or may begin to: no sibling does.
@@ -153,7 +153,7 @@ class Batcher:
             self._lease.leave()
 
     def can_take(self) -> bool:
-        """Return whether a call could join now; `join` or `close_if_done` follows."""
+        """Return whether a call could join now; `join` or `drop_if_empty` follows."""
         return self.room > 0 or self._open()
 
     def join(
@@ -176,13 +176,13 @@ class Batcher:
             if expected:
                 self.release_place()
             else:  # it was opened for this call, maybe
-                self.close_if_done()
+                self.drop_if_empty()
             raise
         if expected and self.collecting is not None and self.collecting.expected:
             self.collecting.expected -= 1
         if call.expired:
             self._time_out(call)
-            self.close_if_done()
+            self.drop_if_empty()
             return call
         call.watch(self.loop, self.executor.guard, self._time_out)
         if self.executor.executing:
@@ -219,9 +219,9 @@ class Batcher:
         batch.calls.append(call)
         batch.size += call.size
         if batch.size >= self.limits.max_size:
-            self._close()
+            self._execute_collected()
         elif batch.timer is None:
-            batch.timer = self.loop.call_later(self.limits.max_wait, self._close)
+            batch.timer = self.loop.call_later(self.limits.max_wait, self._execute_collected)
 
     def _left(self, call: BatchedCall) -> None:
         """A caller went away while the batch is collected: its place is free for another."""
@@ -232,11 +232,11 @@ class Batcher:
         if batch.timer is not None and not batch.calls:
             batch.timer.cancel()
             batch.timer = None
-        self.close_if_done()
+        self.drop_if_empty()
         self.on_change()
 
-    def close_if_done(self) -> None:
-        """Close the batch if it is empty and nothing is expected: the call that it was opened for
+    def drop_if_empty(self) -> None:
+        """Drop the batch if it is empty and nothing is expected: the call that it was opened for
         does not join.
         """
         batch = self.collecting
@@ -253,7 +253,7 @@ class Batcher:
 
     # --- executing ---
 
-    def _close(self) -> None:
+    def _execute_collected(self) -> None:
         batch = self.collecting
         self.collecting = None
         assert batch is not None

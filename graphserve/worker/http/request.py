@@ -395,7 +395,7 @@ class HttpRequest(AnswerableRequest):
         if self._is_large(body):
             if came_for_it:  # a batch is not held up by a body that is still to be read
                 batcher.release_place()
-            self._decode(body, self._join, batcher.close_if_done)
+            self._decode(body, self._join, batcher.drop_if_empty)
             return
         arguments = self._arguments(body)
         if arguments is not None:
@@ -403,7 +403,7 @@ class HttpRequest(AnswerableRequest):
         elif came_for_it:
             batcher.release_place()
         else:
-            batcher.close_if_done()
+            batcher.drop_if_empty()
 
     def _join(self, arguments: dict[str, object], expected: bool = False) -> None:
         batcher = self.connection.listener.batchers[self._api.plan.name]
