@@ -39,7 +39,7 @@ from graphserve.wire.formats import (
     accept_format,
     content_format,
 )
-from graphserve.wire.media.bodies import untaken
+from graphserve.wire.media.bodies import file_refusal
 from graphserve.wire.media.files import kind_sent
 from graphserve.wire.media.kinds import KINDS, kind_of_value
 from graphserve.wire.signature import Parameter, Signature
@@ -261,7 +261,7 @@ class ArgumentsCodec:
                 size = len(each) if isinstance(each, (str, bytes)) else 0
                 if isinstance(each, str):
                     size = (size - each.find(",") - 1) * 3 // 4 - each.count("=", -2)
-                if refused := untaken(self._where, name, media, None, size):
+                if refused := file_refusal(self._where, name, media, None, size):
                     raise refused
 
     def _take_by_url(self, request: bytes) -> dict[str, object]:

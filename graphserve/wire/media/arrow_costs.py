@@ -36,7 +36,7 @@ def most_bytes(came: int) -> int:
     return max(TABLE_FLOOR, TABLE_TIMES * came)
 
 
-def too_large(came: int) -> Misfit:
+def out_of_proportion(came: int) -> Misfit:
     """Return the refusal of a table that would be out of proportion to what has come."""
     return Misfit(
         f"a table of {came:,} bytes would become more than {most_bytes(came):,} bytes: that is more"
@@ -69,7 +69,7 @@ def check_table(table: pa.Table, came: int) -> None:
             except Misfit as exc:
                 raise Misfit(f"column {_short(name)}: {exc}", exc.kind) from None
             if left < 0:
-                raise too_large(came)
+                raise out_of_proportion(came)
 
 
 def check_columns(names: list[str]) -> None:
@@ -372,11 +372,11 @@ def check_parquet(data: memoryview) -> None:
     left = most_bytes(came)
     for columns, rows in _groups(data):
         if rows < 0 or rows * TABLE_CELL * max(1, len(columns)) > left:
-            raise too_large(came)
+            raise out_of_proportion(came)
         for column in columns:
             left -= _chunk(data, column, left, came)
             if left < 0:
-                raise too_large(came)
+                raise out_of_proportion(came)
 
 
 class _Column(NamedTuple):
@@ -444,7 +444,7 @@ def _chunk(data: memoryview, column: _Column, left: int, came: int) -> int:
         else:
             values += page.values
         if size + TABLE_CELL * values > left:
-            raise too_large(came)
+            raise out_of_proportion(came)
     # A flat column of text is read with its dictionary, and looked at then; of others each value is
     # written out.
     if column.kind == _FIXED_TEXT or (column.kind == _TEXT and column.depth > 1):

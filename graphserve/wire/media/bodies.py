@@ -26,7 +26,7 @@ _JSON = b"application/json"
 _FILES = bytes | list[bytes] | None
 
 
-def untaken(
+def file_refusal(
     where: str, name: str, media: Media, media_type: str | None, size: int
 ) -> InvalidArguments | None:
     """Return the refusal of a file that the `Media` of its parameter does not take; None if it
@@ -42,14 +42,14 @@ def untaken(
     if media_type is not None and not media.takes(media_type):
         shown = cut(media_type, NAME_CHARACTERS) or "a file without a Content-Type"
         said = f"{name!r} takes {' or '.join(media.media_types)}, not {shown}"
-        return _untaken(where, name, said, 415, "media_type")
+        return _refused(where, name, said, 415, "media_type")
     if media.max_size is not None and size > media.max_size:
         said = f"{name!r} is larger than {media.max_size} bytes"
-        return _untaken(where, name, said, 413, "too_large")
+        return _refused(where, name, said, 413, "too_large")
     return None
 
 
-def _untaken(where: str, name: str, said: str, status: int, kind: str) -> InvalidArguments:
+def _refused(where: str, name: str, said: str, status: int, kind: str) -> InvalidArguments:
     return InvalidArguments(
         f"arguments of {where}: {said}",
         errors=[problem([name], said, kind)],
@@ -132,7 +132,7 @@ class BodyReader:
     def _file(self, name: str, data: bytes, media_type: str, files: ReceivedFiles) -> object:
         """Return what stands for a file among the arguments: itself, or a reference to it."""
         if (media := self._media.get(name)) is not None:
-            refused = untaken(self._where, name, media, media_type, len(data))
+            refused = file_refusal(self._where, name, media, media_type, len(data))
             if refused is not None:
                 raise refused
         return files.add(ReceivedFile(data, media_type)) if name in self._by_type else data

@@ -34,7 +34,7 @@ from graphserve.wire.headers import (
     is_traceparent,
     traveller,
 )
-from graphserve.wire.media.bodies import untaken
+from graphserve.wire.media.bodies import file_refusal
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.trust import RELAYED, Trust
 from graphserve.worker.dispatch.executor import BoundApi
@@ -197,7 +197,7 @@ class RequestHeaders:
         ):
             # (no body is an empty one, of any type)
             kind = media_type(self.content_type) if self.content_type else None
-            return untaken(api.signature.where, *raw, kind, self.length)
+            return file_refusal(api.signature.where, *raw, kind, self.length)
         if streams:
             return None
         if format is None or (is_raw and not as_it_is):

@@ -1,6 +1,6 @@
 """One request to one API: it is read and checked, and decides what becomes of the call.
 
-Runs in workers. How it is answered is in `answering`.
+Runs in workers and fallback servers. How it is answered is in `answering`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from graphserve.wire.formats import (
     last_event,
 )
 from graphserve.wire.headers import LONGEST_TRAVELLER
-from graphserve.wire.media.bodies import untaken
+from graphserve.wire.media.bodies import file_refusal
 from graphserve.wire.media.kinds import packs_quickly
 from graphserve.wire.trust import RELAYED
 from graphserve.wire.url_arguments import whole
@@ -272,7 +272,7 @@ class HttpRequest(AnswerableRequest):
             return too_large(self._limit)
         signature = self._api.signature
         assert signature.raw_media is not None
-        told = untaken(signature.where, *signature.raw_media, None, self.length)
+        told = file_refusal(signature.where, *signature.raw_media, None, self.length)
         return told or too_large(self._limit)
 
     def message_complete(self) -> None:

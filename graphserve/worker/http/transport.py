@@ -88,7 +88,7 @@ def local_address(transport: asyncio.Transport) -> tuple[str, int | None] | None
     return (address, None) if isinstance(address, str) else None
 
 
-def untaken(transport: asyncio.Transport) -> int:
+def unsent_bytes(transport: asyncio.Transport) -> int:
     """Return how many bytes were written that the other side has not taken yet."""
     # What is with us, and what is with the kernel (SIOCOUTQ, which is TIOCOUTQ): that may be
     # megabytes, and it asks for more only when a third of them has gone.

@@ -37,7 +37,7 @@ from graphserve.worker.http.listener import Listener
 from graphserve.worker.http.protocol import LINGER
 from graphserve.worker.http.public.timeouts import Timeouts
 from graphserve.worker.http.strict import RequestRefused
-from graphserve.worker.http.transport import FlowControl, local_address, untaken
+from graphserve.worker.http.transport import FlowControl, local_address, unsent_bytes
 from graphserve.worker.websockets.conversation import Conversation
 from graphserve.worker.websockets.door import Begin, UpgradedConnection
 from graphserve.worker.websockets.endpoint import (
@@ -185,7 +185,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._came = 0  # bytes
         self._counted = 0  # of them, at the last look
         self._behind = 0.0  # seconds that the client is behind the least rate
-        self._untaken = 0  # bytes of what was sent, that it had not taken at the last look
+        self._unsent_bytes = 0  # bytes of what was sent, that it had not taken at the last look
         self._watched = -1  # the descriptor whose end is watched
         # the time
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -268,7 +268,7 @@ class WebSocketConnection(asyncio.Protocol):
         """Hold back what is sent: the client does not take it (asyncio)."""
         self.flow.pause_writing()
         self._behind = 0.0
-        self._untaken = 0
+        self._unsent_bytes = 0
 
     def resume_writing(self) -> None:
         """Go on: the client has taken enough (asyncio)."""
@@ -630,9 +630,9 @@ class WebSocketConnection(asyncio.Protocol):
 
     def answers_moved(self) -> int:
         """Return how many bytes the client has taken since the last look."""
-        before = self._untaken
-        self._untaken = untaken(self.transport)
-        return max(0, before - self._untaken)
+        before = self._unsent_bytes
+        self._unsent_bytes = unsent_bytes(self.transport)
+        return max(0, before - self._unsent_bytes)
 
     def note_progress(self, seconds: float, moved: int) -> float:
         """Note how many bytes have moved in these seconds, and return how many seconds the client

@@ -1,4 +1,5 @@
-"""A connection of the public port, where nobody is trusted. Runs in entry workers.
+"""A connection of the public port, where nobody is trusted. Runs in entry workers and
+fallback servers.
 
 What could be read in two ways is refused (see `strict`), what is too long too; who is too slow is
 told so by `Timeouts`. Every refusal is a problem, comes in its turn behind the answers to earlier
@@ -44,7 +45,7 @@ from graphserve.worker.http.public.timeouts import HEALTH, Timeouts
 from graphserve.worker.http.request import HttpRequest
 from graphserve.worker.http.response import Responder
 from graphserve.worker.http.strict import RequestRefused
-from graphserve.worker.http.transport import untaken
+from graphserve.worker.http.transport import unsent_bytes
 from graphserve.worker.websockets.door import Begin, SocketDoor
 
 _NOTHING = memoryview(b"")
@@ -72,7 +73,7 @@ class PublicConnection(HttpConnection):
         self.since = 0.0
         self._watched = -1  # the descriptor whose end is watched, since nobody reads it for now
         self._behind = 0.0  # seconds that the client is behind the least rate
-        self._untaken = 0  # bytes of answers that it had not taken at the last look
+        self._unsent_bytes = 0  # bytes of answers that it had not taken at the last look
         self.spare = False  # beyond the limit: it may only ask for health, once
         self._held = _NOTHING
         self._in_portions = False
@@ -123,7 +124,7 @@ class PublicConnection(HttpConnection):
         if self._is_free:
             self.flow.pause_reading()
         self._behind = 0.0
-        self._untaken = 0
+        self._unsent_bytes = 0
 
     def resume_writing(self) -> None:
         """Go on with what waits: the client has taken its answers (asyncio)."""
@@ -289,9 +290,9 @@ class PublicConnection(HttpConnection):
         """Return how many bytes of answers the client has taken since the last look: nothing is
         written meanwhile, so it is what has gone from the buffer.
         """
-        before = self._untaken
-        self._untaken = untaken(self.transport)
-        return max(0, before - self._untaken)
+        before = self._unsent_bytes
+        self._unsent_bytes = unsent_bytes(self.transport)
+        return max(0, before - self._unsent_bytes)
 
     def note_progress(self, seconds: float, moved: int) -> float:
         """Note how many bytes have moved in these seconds, and return how many seconds the client
