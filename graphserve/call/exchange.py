@@ -32,7 +32,7 @@ from graphserve.wire.trust import PEER, PUBLIC
 # Doubles up to …
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 0.2
-MOST_ATTEMPTS = 3  # of a call whose arguments or result found no memory
+MOST_RESENDS = 3  # of a call whose arguments or result found no memory
 ANY_RUNS = 1 << 30  # where only the retry budget and the deadline bound how often a call runs
 LARGEST_RETRY = 64 * 1024  # bytes of a request that may run a second time
 
@@ -106,8 +106,8 @@ class Exchange(Generic[RequestT]):
         deadline_ns: absolute CLOCK_MONOTONIC in nanoseconds, or None.
         slack: seconds after the deadline that we wait for the node's own word: it may name a deeper
             node.
-        runs: how often it may run at most; 0 if it must not run a second time, whatever its caller
-            allows.
+        runs: how often it may run at most. 0 and 1 both mean once: with 1, `attempts` of the
+            dependency allows no more, and the error says so; with 0, nobody asked.
         read: turns the answer into the result; what it raises is the call's failure.
         upload: what is sent as the body, piece by piece.
         tickets: the memory that the request refers to.
@@ -116,7 +116,6 @@ class Exchange(Generic[RequestT]):
     """
 
     __slots__ = (
-        "attempts",
         "connection",
         "context",
         "deadline_ns",
@@ -131,6 +130,7 @@ class Exchange(Generic[RequestT]):
         "read",
         "reply",
         "request",
+        "resends",
         "runs",
         "sent_to",
         "shielded",
@@ -183,7 +183,7 @@ class Exchange(Generic[RequestT]):
         self.connection: Connection | None = None
         # of the pooled lane: which worker had it last, by identity
         self.sent_to: object | None = None
-        self.attempts = 0  # how often it was sent again
+        self.resends = 0  # how often it was sent again
         self.kills = 0  # how often it lost a worker that executed it
         # what it is known by, if calls of its node were suspects when it was sent
         self.fingerprint: str | None = None
@@ -295,7 +295,7 @@ class Exchange(Generic[RequestT]):
             result = self.read(status, headers, body)
         except ResultLost as lost:
             no_retry = self._why_no_retry()
-            if no_retry is None and self.attempts < MOST_ATTEMPTS:
+            if no_retry is None and self.resends < MOST_RESENDS:
                 self._send_again_soon()
                 return
             error = lost.error(no_retry or "")
@@ -430,21 +430,19 @@ class Exchange(Generic[RequestT]):
             self.tickets = None
             self.fingerprint = None
         elif (
-            how != b"no-memory"
-            or self.attempts >= MOST_ATTEMPTS
-            or self._why_no_retry() is not None
+            how != b"no-memory" or self.resends >= MOST_RESENDS or self._why_no_retry() is not None
         ):
             return False
         self._send_again_soon()
         return True
 
     def _send_again_soon(self) -> None:
-        self.attempts += 1
-        if self.attempts == 1:
+        self.resends += 1
+        if self.resends == 1:
             self.loop.call_soon(self._send_again)
         else:
             self.loop.call_later(
-                min(FIRST_PAUSE * 2 ** (self.attempts - 2), LONGEST_PAUSE), self._send_again
+                min(FIRST_PAUSE * 2 ** (self.resends - 2), LONGEST_PAUSE), self._send_again
             )
 
     def _loss(self, reason: str) -> str:
