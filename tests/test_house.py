@@ -21,7 +21,7 @@ HOUSE = Package(ROOT)
 
 TIER = {room: tier for tier, rooms in enumerate(ORDER) for room in rooms}
 
-# One third-party library, one room (two where DESIGN.md says so).
+# One third-party library, one room; `call` and `worker` both speak HTTP by httptools.
 HOMES = {
     "circus": {"supervise"},
     "click": {"cli"},
@@ -165,6 +165,54 @@ def test_each_library_stays_in_its_room(path: Path) -> None:
 @pytest.mark.parametrize("path", modules(), ids=shown)
 def test_a_module_says_what_it_owns(path: Path) -> None:
     assert ast.get_docstring(tree(path)), f"{shown(path)} has no docstring"
+
+
+# A line of a table whose text begins on the next one; what goes on there is indented further.
+NAMES_ALONE = r"[ >-]{1,9}\w+(, \w+)*"
+
+
+def entries(docstring: str) -> frozenset[str]:
+    """The modules that the docstring of a folder tells of: a line of its table begins with their
+    names, or they stand in backticks. A word of a sentence is none.
+    """
+    heads = [
+        re.split(r"(?<=\S) {2,}", line)[0]
+        for line in docstring.splitlines()
+        if re.search(r"\S {2,}\S", line) or re.fullmatch(NAMES_ALONE, line)
+    ]
+    named = [word for head in heads for word in re.findall(r"\w+", head)]
+    quoted = re.findall(r"`(?:\w+/)*(\w+)(?:/|\.py)?`", docstring)
+    return frozenset(named) | frozenset(quoted)
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [path.parent for path in modules() if path.name == "__init__.py" and path.parent != ROOT],
+    ids=shown,
+)
+def test_a_folder_tells_of_each_of_its_modules(folder: Path) -> None:
+    inside = {path.stem for path in folder.glob("*.py")} | {
+        path.parent.name for path in folder.glob("*/__init__.py")
+    }
+    docstring = ast.get_docstring(tree(folder / "__init__.py"))
+    assert docstring is not None
+    assert inside - {"__init__"} <= entries(docstring)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("    limits    how much", {"limits"}),
+        ("      -> early (tls)  what comes", {"early", "tls"}),
+        ("    control_connections", {"control_connections"}),
+        ("    signals, watch", {"signals", "watch"}),
+        ("              limits", set()),
+        ("what they share: slots, limits, the time", set()),
+        ("the `limits` and `call/pieces.py`, by `Slots.take`", {"limits", "pieces"}),
+    ],
+)
+def test_an_entry_is_no_word_of_a_sentence(line: str, found: set[str]) -> None:
+    assert entries(line) == found
 
 
 def raised(path: Path) -> Iterator[tuple[int, str]]:

@@ -22,7 +22,8 @@ WINDOW = 10.0  # seconds for which calls count
 
 
 class RetryBudget:
-    """Count what is left; each call adds one to `calls` when it is sent the first time.
+    """Counts how many calls may still run again; each call adds one to `calls` when it is sent the
+    first time.
 
     Args:
         tell: tells the supervisor of a call that lost so many workers.

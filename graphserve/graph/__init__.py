@@ -7,6 +7,7 @@ User code is imported in the resolver.
     builder    walks the services from the entry, and makes the Plan (networkx is imported here
                only)
     checks     what can be seen of a class before an instance of it is made
+    mounts     the applications that are mounted: imported, and checked
     plan       the Plan and the Resolution: frozen dataclasses, JSON in and out
 
 A start: the supervisor runs `resolver.Resolver`; that process imports the entry, walks its

@@ -3,17 +3,26 @@
 It never imports user code.
 
     supervisor        from the first line to the exit code: `Supervisor` is the process,
-                      `SupervisedGraph` what it starts, serves and stops; signals, systemd and watch
-                      bring news, the resolver the Plan
+                      `SupervisedGraph` what it starts, serves and stops; it gets the Plan from the
+                      resolver
+    signals, systemd, watch
+                      what it hears of: signals, the service manager, files that changed
+    events            what it tells whoever started it: states of nodes, lines of output
+    run_folder        keeps up the run folder: what others remove of it is made anew
     fleet             every node that runs, in order; it hears the workers, and tells callers what
                       becomes of nodes
-    node              one node's workers and its restart policy (backoff); verdicts judges the
-                      workers, quarantine their calls
-    rollout           replaces the workers of a node: by those of another revision (a Plan on
-                      disk), by more or fewer, or one that has had its time (recycling)
+    revision          a Plan that runs, with its number and its file in the run folder
+    node              one node's workers and its restart policy
+    backoff           how long the restart policy pauses between starts that fail
+    verdicts          decides by its health reports whether a worker is recycled or killed
+    quarantine        refuses calls that have killed two workers
+    rollout           replaces the workers of a node: by those of another revision, by more or
+                      fewer, or one that has had its time (recycling)
     operations        reload, scale, restart: one at a time
     fallback_process  when a fallback server, which answers at the public port while no worker of
-                      the entry does, is started and sent away
+                      the entry does, is started and sent away; and when the public port
+                      is closed
+    waiting           waits for several things at once, none of which outlives the wait
     states            which state of a worker, a node, a rollout or the graph may follow which
     process/          the processes themselves, on circus
     control/          what operators ask

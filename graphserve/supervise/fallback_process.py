@@ -9,6 +9,9 @@ first sign of life of such a worker sends it away. During the start of the graph
 whoever waits there, unless that start is over soon. It may come before there is a Plan: then it is
 told when there is one, and goes on. The supervisor itself only asks the kernel whether somebody
 waits; it accepts nothing (decision record 0040).
+
+The end of the public port is decided here too, since who still waits there is known here:
+`PortPhase` says what becomes of it, and `close_port` closes it at a stop.
 """
 
 from __future__ import annotations
@@ -38,11 +41,11 @@ from graphserve.supervise.states import WorkerState
 from graphserve.system import messages, os_errors
 from graphserve.system.transitions import Transitions
 
-# Seconds. A usual respawn is over by then; with the start of the fallback server, health has its
-# answer within one second.
+# Seconds that a suspicion has to hold. A usual respawn is over by then; with the start of the
+# fallback server, health has its answer within one second.
 SUSPECTED_FOR = 0.4
-# Of a start, from its beginning: a small graph is ready by then, and needs all of the machine for
-# it.
+# Seconds from the beginning of a start: a small graph is ready by then, and needs all of the
+# machine until then.
 QUICK_START = 1.0
 STEP = 0.1  # seconds between two looks while there is a suspicion
 

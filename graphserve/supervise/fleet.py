@@ -227,7 +227,8 @@ class Fleet:
         self._send_beats()
 
     async def start(self, revision: Revision) -> None:
-        """Start every node, leaves first; returns when all are ready.
+        """Start every node, leaves first; returns when all that the graph requires are
+        ready.
 
         Raises:
             StartupError: a worker died before its node was ready.

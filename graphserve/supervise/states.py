@@ -17,7 +17,8 @@ A rollout replaces the workers of a node one by one, here with the old one first
 
     IDLE → (MAKING_ROOM) → STARTING → LEAVING → (MAKING_ROOM) → STARTING → LEAVING → IDLE
 
-A graph is STARTING until every node was ready once, then SERVING, and STOPPING at its end.
+A graph is STARTING until every node that it requires was ready once, then SERVING, and STOPPING at
+its end.
 
 A change that is not in a table is a bug of ours. It raises; the event loop or the operation logs it
 as that, and the graph goes on as it was.
@@ -297,7 +298,7 @@ class RolloutLife:
 class GraphPhase(enum.Enum):
     """How far the graph as a whole has come."""
 
-    STARTING = "starting"  # not every node was ready yet
+    STARTING = "starting"  # not every node that it requires was ready yet
     SERVING = "serving"  # operators may change it
     STOPPING = "stopping"  # it answers what it took, and ends; or its start has failed
 

@@ -312,8 +312,8 @@ def run(
 
 
 class _Shown(logging.Handler):
-    """What libraries in this process log, as records:
-    else it would stand between them, in another form.
+    """Tells the observer as records what libraries in this process log: else it would be printed
+    between our own lines, in another form.
 
     Args:
         observer: who watches.

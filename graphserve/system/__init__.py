@@ -11,6 +11,7 @@ Used in every process.
                     supervisor and a worker
     messages        what the two say there, a class a message
     worker_pages    what the supervisor and its workers read of each other without a message
+    listening       why a graph cannot listen at its address, in words
     rundir/         the run folder: names, the lock, who is alive, cleaning up
     transitions     tables of states: which may follow which
     machine         CPUs, GPUs and open files that we may use

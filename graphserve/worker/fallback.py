@@ -1,6 +1,6 @@
 """The fallback server: it answers at the public port while no worker of the entry takes calls.
 
-A process of its own.
+It runs in a process of its own.
 
 It knows of the entry what the Plan says, and imports no user code: so it is there in a moment, and
 nothing of the user's holds it up. It answers health itself. A call waits here, and goes on to the

@@ -1,5 +1,5 @@
-"""What both lanes to a node of the graph share: the pushed state of the node, and what a caller
-gets without one.
+"""What the queue lane and the pooled lane to a node of the graph share: the pushed state of the
+node, and what a caller gets without one.
 """
 
 from __future__ import annotations

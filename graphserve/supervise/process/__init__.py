@@ -1,4 +1,5 @@
-"""The processes of workers: spawn, output, control connections, death. On circus.
+"""The processes of workers: spawn, output, control connections, death. They are spawned by
+circus.
 
 Runs in the supervisor.
 

@@ -150,7 +150,7 @@ class PublicSocket:
 
     @property
     def closed(self) -> bool:
-        """Whether nobody accepts here any more: the graph stops."""
+        """Whether our copy is closed: the graph stops, and workers that drain may still accept."""
         return self.sock.fileno() < 0
 
     @property

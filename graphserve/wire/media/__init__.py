@@ -3,10 +3,13 @@
     classes      names the classes of libraries that have a kind of value of their own
     kinds        the table of kinds: one `MediaKind` a kind, which all that follow ask
     octets       bytes
-    images       pictures as files; pixels is how they pass between services
+    images       pictures as files
+    pixels       pictures as they pass between services
     npy          arrays as files
     tensors      tensors of PyTorch
-    tables       tables of pandas, polars and pyarrow; arrow_costs bounds what they become
+    tables       tables of pandas, polars and pyarrow
+    arrow_costs  bounds what a table becomes when its file is read
+    texts        text that leaves as it is, as HTML or CSV: a result, where `text` reads arguments
     files        which parameters and results are files, and of which kind
     bodies       turns a form, or a file, into arguments
     text         reads arguments that are text, in forms and in URLs, as their types say
@@ -20,8 +23,13 @@ A body: `BodyReader.compose` makes msgpack of it, with the files as they are or 
 services none of this is used: there the same values travel in msgpack, by `PackedKind.pack`.
 
 A new kind: a file here, with a class that is a `PackedKind` and the only one that imports its
-library; its name and the class of its values in `classes`; its line in the table of `kinds`. That
-is all: signatures, codecs, forms, answers, shared memory, OpenAPI and `/docs` ask the table. What a
-few bytes of a client may cost it is a line of `costs/bounds`. Of a kind that msgspec knows already,
-as bytes, `MediaKind` is enough.
+library; its name and the class of its values in `classes`; its line in the table of `kinds`.
+Codecs, forms, answers, shared memory, OpenAPI and `/docs` ask the table. What a few bytes of a
+client may cost it is a line of `costs/bounds`. Of a kind that msgspec knows already, as bytes,
+`MediaKind` is enough.
+
+These places name a kind themselves, and are read again for a new one: `signature` (what a batch may
+join), `checks/arrays` and `openapi/schemas` (the dtype and the shape of an array or a tensor),
+`checks/results` (whether an array is plainly of its annotation). numpy's arrays, which have a place
+in msgpack too, are named by `type_hints`, `extensions` and `wire/arrays.py` besides.
 """

@@ -2,10 +2,14 @@
 
     public/                         the public port: accepts there, knows how long a client may take
       -> protocol                   HttpConnection: one connection that the parser reads
+    transport                       what a connection knows of its transport: its ends, its flow
     fast_connection (fast_parser)   one connection by a shared socket, read and answered without a
                                     parser
       both of a listener            what the connections of one socket share: APIs, slots, limits,
                                     the time
+    routing                         finds the API by the method and the path
+    limits                          how much a client may send, and how slow it may be; the words of
+                                    a 413
       -> request (headers)          HttpRequest: one call of an API: read, checked, executed
          answering                  AnswerableRequest, which it is: what it is answered with
       -> asgi                       AsgiRequest: what is for no API goes to the application of

@@ -4,7 +4,8 @@ whose pages may call.
 A browser inside the firewall sends whatever a page of any site has it send. It says where the page
 comes from (`Sec-Fetch-Site`, `Origin`), and which name it believes to have reached (`Host`). Other
 clients say none of this, or what they like, and lose nothing by it: this protects the person at the
-browser. Pure; runs in entry workers.
+browser. Pure; runs in entry workers and
+fallback servers.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from graphserve.worker.http.strict import host_is_valid
 # Of a page of this very origin, or of nobody's: an address that was typed, a bookmark.
 OWN_SITES = frozenset({b"same-origin", b"none"})
 # Methods by which pages and health are read; no API is executed by them. OPTIONS is what a browser
-# asks before a request that needs leave; it gets none, since no header of the answer gives it.
+# asks before a request that needs leave; it gets none here: where `cors` gives it, `Cors` has
+# answered before.
 SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 # names that no name server can point elsewhere (RFC 6761, 6.3)
 LOOPBACK = ("localhost", "*.localhost")

@@ -1,7 +1,7 @@
 """Who the client of a proxy is, and at which origin it reached the port: `X-Forwarded-For`,
 `X-Forwarded-Proto` and `X-Forwarded-Host`, or `Forwarded` (RFC 7239).
 
-Runs in entry workers.
+Runs in entry workers and fallback servers.
 
 A proxy is believed if `--forwarded-allow-ips` names its address; what any other client says of
 itself is passed over. The rules for the address and the scheme are those of uvicorn.

@@ -1,9 +1,9 @@
 """The limits of the public port: how much a client may send (413, 414, 431), how slow it may be,
 and how many there may be.
 
-Runs in workers. What is too large is found by its Content-Length (`RequestHeaders.problem`), or
-while it comes (`PublicConnection`, `HttpRequest`), and refused with the words that are here. Who is
-too slow is ended by `Timeouts`.
+Runs in entry workers and fallback servers. What is too large is found by its Content-Length
+(`RequestHeaders.problem`), or while it comes (`PublicConnection`, `HttpRequest`), and refused with
+the words that are here. Who is too slow is ended by `Timeouts`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""A listener: what all connections of one listening socket share. Runs in workers."""
+"""A listener: what all connections of one listening socket share. Runs in workers and fallback
+servers."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ in two ways.
 
 llhttp refuses most of it: both Content-Length and Transfer-Encoding, bare line feeds, folded lines,
 control characters, chunk sizes that are none. What it lets pass is refused here. Pure; runs in
-entry workers.
+entry workers and fallback servers.
 """
 
 from __future__ import annotations

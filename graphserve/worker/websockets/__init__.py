@@ -1,5 +1,6 @@
 """WebSockets of the entry: from the handshake to the last close frame.
 
+    door           SocketDoor: what the public port knows of WebSockets; it needs nothing else here
     routes         SocketRoutes: finds what a handshake is for, by its path
     handshake      Handshake: what is wrong with it, and what it is answered with
       -> connection    WebSocketConnection: takes the place of the PublicConnection, and has its
@@ -9,6 +10,7 @@
            -> endpoint SocketEndpoint: an ASGI application that runs the method of a service, in
                        a slot, with a context; `local()` has it without a connection
 
-Runs in entry workers; `conversation` and `endpoint` in `local()` too. The frames are read and
-written by the package `websockets`, which is imported only where a service has a WebSocket.
+Runs in entry workers; `door` in fallback servers too, `conversation` and `endpoint` in `local()`.
+The frames are read and written by the package `websockets`, which is imported only where a service
+has a WebSocket.
 """

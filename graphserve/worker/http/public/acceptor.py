@@ -1,5 +1,7 @@
-"""The public socket of an entry worker: accepts connections, never more than it can hold, and
-closes without a loss.
+"""The public socket in a process that answers there: accepts connections, never more than it can
+hold, and closes without a loss.
+
+Runs in entry workers and fallback servers.
 """
 
 from __future__ import annotations

@@ -100,7 +100,9 @@ class EarlyConnection(PublicConnection):
         self._stop_timer()
         super().connection_lost(exc)
 
-    repeats = False  # whether a request is taken here, is not for its head alone to say
+    # A head that has come before is parsed again here: whether its request is taken depends on the
+    # Plan too.
+    repeats = False
 
     def data_received(self, data: bytes) -> None:
         """Hold what comes, unless it can be parsed already (asyncio)."""

@@ -2,7 +2,7 @@
 room for new ones.
 
 They are checked for all connections once a round, so a request costs no timer. Runs in entry
-workers.
+workers and fallback servers.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The TLS of the public port: 1.2 or newer, modern ciphers unless others are given.
 
-Runs in entry workers.
+Runs in entry workers and fallback servers.
 """
 
 from __future__ import annotations
