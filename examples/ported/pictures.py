@@ -1,5 +1,7 @@
 """What is in a picture, in words of a language: Ray Serve's classifier and translator."""
 
+from typing import Literal
+
 import models
 import numpy as np
 from PIL import Image
@@ -27,7 +29,9 @@ class Gateway:
     translator = depends(Translator)
 
     @api
-    async def classify(self, image: Image.Image, should_translate: bool = False) -> str:
+    async def classify(
+        self, image: Image.Image, language: Literal["english", "german"] = "english"
+    ) -> str:
         """Name the color of a picture."""
         label = await self.classifier.classify(image)
-        return await self.translator.translate(label) if should_translate else label
+        return label if language == "english" else await self.translator.translate(label)

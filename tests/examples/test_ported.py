@@ -38,7 +38,7 @@ async def main():
         assert careless.score < careful.score == 1.0
         assert (await gateway.generate_score("unknown"))[0].generated == "unknown"
     async with local(pictures.Gateway) as gateway:
-        assert await gateway.classify(Image.new("L", (2, 2), 255), True) == "weiß"
+        assert await gateway.classify(Image.new("L", (2, 2), 255), "german") == "weiß"
     async with local(endpoints.Gateway) as gateway:
         assert await gateway.predict("cube", 3) == 27
     async with local(contacts.Gateway) as gateway:
