@@ -30,8 +30,8 @@ def connect(path: Path, api: str, xs: list[int], deadline_ns: int) -> socket.soc
     sock.connect(str(path))
     body = json.dumps({"xs": xs}).encode()
     head = (
-        MADE.opening + b"POST /%b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type:"
-        b" application/json\r\n" % api.encode()
+        MADE.opening + b"POST /%b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+        b"content-type: application/json\r\n" % api.encode()
     )
     sock.sendall(
         head

@@ -38,8 +38,8 @@ def path(graph: Served, run_dir: Path) -> str:
 def request(seconds: float) -> bytes:
     body = json.dumps({"seconds": seconds}).encode()
     head = (
-        b"POST /work HTTP/1.1\r\nhost: localhost\r\ncontent-type:"
-        b" application/json\r\ncontent-length: %d\r\n\r\n"
+        b"POST /work HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        b"content-length: %d\r\n\r\n"
     )
     return head % len(body) + body
 

@@ -22,8 +22,8 @@ from tests.hostile.wire import Answer, address, answers, read_to_end
 JSON = b"Content-Type: application/json\r\n"
 COUNT = b"POST /count HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
 LAST = (
-    b"POST /counted_so_far HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection:"
-    b" close\r\n\r\n"
+    b"POST /counted_so_far HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n"
+    b"Connection: close\r\n\r\n"
 )
 KINDS = ["public", "own", "shared"]
 
@@ -71,8 +71,8 @@ def post(path: bytes, headers: bytes, body: bytes, line: bytes = b"HTTP/1.1") ->
 
 OFFERS = {
     "h2c": (
-        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings:"
-        b" AAMAAABkAAQAAP__\r\n"
+        b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        b"HTTP2-Settings: AAMAAABkAAQAAP__\r\n"
     ),
     "websocket": (
         b"Upgrade: websocket\r\nConnection: keep-alive, upgrade\r\nSec-WebSocket-Version: 13\r\n"

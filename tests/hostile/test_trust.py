@@ -190,8 +190,8 @@ def test_a_stream_that_fails_late_tells_no_text_and_no_header(post: Post, accept
 
 def test_the_public_port_knows_no_openings(graph: Served) -> None:
     request = (
-        b"POST /pid HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length:"
-        b" 2\r\n\r\n{}"
+        b"POST /pid HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+        b"content-length: 2\r\n\r\n{}"
     )
     for kind in (PEER, PEER_BY_SOCKET, RELAYED, MADE):
         (answer,) = exchange(graph, kind.opening + request)

@@ -27,8 +27,8 @@ from graphserve.worker.pages.health import App, Health
 from tests.hostile.wire import answers
 
 HEAD = (
-    b"POST /%b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length:"
-    b" 2\r\n\r\n"
+    b"POST /%b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 2\r\n\r\n"
 )
 GOOD, BAD = HEAD % b"good" + b"{}", HEAD % b"bad" + b"{}"
 

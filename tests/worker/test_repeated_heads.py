@@ -161,9 +161,8 @@ def call(
 ) -> bytes:
     said = b"%d" % len(body) if length is None else length
     return (
-        b"POST %b HTTP/1.1\r\nHost: localhost\r\n%bContent-Type:"
-        b" application/json\r\nContent-Length: %b\r\nAccept: */*\r\n\r\n%b"
-        % (path, more, said, body)
+        b"POST %b HTTP/1.1\r\nHost: localhost\r\n%bContent-Type: application/json\r\n"
+        b"Content-Length: %b\r\nAccept: */*\r\n\r\n%b" % (path, more, said, body)
     )
 
 
