@@ -16,34 +16,17 @@ import click
 
 from graphserve.cli.client import NoAnswer, find, run_dir_option
 from graphserve.cli.display import say, table
+from graphserve.cli.display.table import Column
 from graphserve.cli.flags import checked
 from graphserve.config.flags import BY_KEY
 from graphserve.config.values import DELAY, ValueSource
 from graphserve.errors import ConfigurationError, ExitCode, GraphServeError, NotRunningError
+from graphserve.system.messages import SILENT_AFTER
 
 if TYPE_CHECKING:
     from graphserve.supervise.control.status import FailureRow, NodeRow, Status, WorkerRow
 
-# of `ps`
-WORKER_COLUMNS = (
-    "NODE",
-    "SLOT",
-    "PID",
-    "STATE",
-    "RESTARTS",
-    "UPTIME",
-    "CPU %",
-    "MEMORY",
-    "IN FLIGHT",
-)
-WORKER_NUMBERS = (1, 2, 4, 5, 6, 7, 8)
-WORKER_STATE = 3
-SILENT_AFTER = 5.0  # seconds after which a worker's last report is not shown as its state
-
 # of `status`
-NODE_COLUMNS = ("NODE", "STATE", "READY", "")
-NODE_NUMBERS = (2,)
-NODE_STATE = 1
 WAIT = 300.0  # seconds, if --wait names no number: as long as a node has to start
 POLL_INTERVAL = 0.1  # seconds between two looks
 # seconds in which a start that failed is over, however its workers leave; a stop may take longer
@@ -71,31 +54,33 @@ def ps(run_dir: str | None, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps(workers, indent=2))
     else:
-        table.show(
-            WORKER_COLUMNS,
-            [_worker_row(worker) for worker in workers],
-            WORKER_NUMBERS,
-            WORKER_STATE,
-        )
+        table.show(WORKER_COLUMNS, workers)
     return ExitCode.OK
 
 
-def _worker_row(worker: WorkerRow) -> list[str]:
+def _worker_state(worker: WorkerRow) -> str:
     state = worker["state"]
     age = worker["age"]
     if state in ("ready", "draining") and age is not None and age > SILENT_AFTER:
-        state = f"no news for {table.duration(age)}"
-    return [
-        worker["node"],
-        str(worker["slot"]),
-        str(worker["pid"]),
-        state,
-        str(worker["restarts"]),
-        table.duration(worker["uptime"]),
-        f"{worker['cpu']:.1f}",
-        table.size(worker["memory"]),
-        "?" if worker["in_flight"] is None else str(worker["in_flight"]),
-    ]
+        return f"no news for {table.duration(age)}"
+    return state
+
+
+def _in_flight(worker: WorkerRow) -> str:
+    return "?" if worker["in_flight"] is None else str(worker["in_flight"])
+
+
+WORKER_COLUMNS: tuple[Column[WorkerRow], ...] = (
+    Column("NODE", lambda worker: worker["node"]),
+    Column("SLOT", lambda worker: str(worker["slot"]), is_number=True),
+    Column("PID", lambda worker: str(worker["pid"]), is_number=True),
+    Column("STATE", _worker_state, is_state=True),
+    Column("RESTARTS", lambda worker: str(worker["restarts"]), is_number=True),
+    Column("UPTIME", lambda worker: table.duration(worker["uptime"]), is_number=True),
+    Column("CPU %", lambda worker: f"{worker['cpu']:.1f}", is_number=True),
+    Column("MEMORY", lambda worker: table.size(worker["memory"]), is_number=True),
+    Column("IN FLIGHT", _in_flight, is_number=True),
+)
 
 
 @click.command("status", short_help="Say whether a running graph is ready.")
@@ -166,22 +151,25 @@ def _show_status(status: Status) -> None:
     say.out(f"{status['state']}  {status['url']}  up {table.duration(status['uptime'])}{under_way}")
     for failure in status["failures"]:
         say.out(_failed_operation(failure))
-    rows = [_node_row(node) for node in status["nodes"]]
-    if rows:
-        table.show(NODE_COLUMNS, rows, NODE_NUMBERS, NODE_STATE)
+    if status["nodes"]:
+        table.show(NODE_COLUMNS, status["nodes"])
 
 
-def _node_row(node: NodeRow) -> list[str]:
-    silent = node["silent"]
-    state = table.node_state(node["state"], node["ready"], node["workers"], silent)
-    no_news = f"no news from {silent} of its workers" if silent else ""
-    remarks = (node["reason"], no_news, node["deaths"])
-    return [
-        node["name"],
-        state,
-        f"{node['ready']}/{node['workers']}",
-        "; ".join(filter(None, remarks)),
-    ]
+def _node_state(node: NodeRow) -> str:
+    return table.node_state(node["state"], node["ready"], node["workers"], node["silent"])
+
+
+def _remarks(node: NodeRow) -> str:
+    no_news = f"no news from {node['silent']} of its workers" if node["silent"] else ""
+    return "; ".join(filter(None, (node["reason"], no_news, node["deaths"])))
+
+
+NODE_COLUMNS: tuple[Column[NodeRow], ...] = (
+    Column("NODE", lambda node: node["name"]),
+    Column("STATE", _node_state, is_state=True),
+    Column("READY", lambda node: f"{node['ready']}/{node['workers']}", is_number=True),
+    Column("", _remarks),
+)
 
 
 def _failed_operation(failure: FailureRow) -> str:

@@ -121,6 +121,10 @@ class Drained(FromWorker, type="drained"):
     """The worker has answered everything that it took, and waits for `exit`."""
 
 
+# Seconds without a report, of which each worker sends one a second: it is not shown as ready then.
+SILENT_AFTER = 5.0
+
+
 class HealthReport(FromWorker, type="health"):
     """How the worker is."""
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import click
 
@@ -21,43 +23,59 @@ COLOURS = {
 }
 STARTING = "yellow"  # and whatever else is not ready yet
 
+RowT = TypeVar("RowT")
 
-def show(
-    head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int], state: int
-) -> None:
-    """Print a table.
+
+@dataclass(frozen=True, slots=True)
+class Column(Generic[RowT]):
+    """One column of a table.
 
     Args:
-        head: the columns' names.
-        rows: the rows.
-        numbers: the columns whose cells stand at the right.
-        state: the column that is coloured.
+        name: stands above it.
+        cell: makes its text of what a row shows.
+        is_number: whether its cells stand at the right.
+        is_state: whether its cells are coloured, as states of nodes and workers.
     """
+
+    name: str
+    cell: Callable[[RowT], str]
+    is_number: bool = False
+    is_state: bool = False
+
+
+def show(columns: Sequence[Column[RowT]], rows: Sequence[RowT]) -> None:
+    """Print a table: a line of names, and one for each row."""
+    cells_of = [[column.cell(row) for column in columns] for row in rows]
     if not sys.stdout.isatty():
-        _plain(head, rows, numbers)
+        _plain(columns, cells_of)
         return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for index, name in enumerate(head):
-        table.add_column(name, justify="right" if index in numbers else "left", no_wrap=True)
-    for row in rows:
-        # no markup: what a node says may have brackets in it
-        cells = [Text(printable(cell)) for cell in row]
-        cells[state].stylize(COLOURS.get(row[state], STARTING))
-        table.add_row(*cells)
+    for column in columns:
+        table.add_column(column.name, justify="right" if column.is_number else "left", no_wrap=True)
+    for cells in cells_of:
+        texts = []
+        for column, cell in zip(columns, cells, strict=True):
+            # no markup: what a node says may have brackets in it
+            text = Text(printable(cell))
+            if column.is_state:
+                text.stylize(COLOURS.get(cell, STARTING))
+            texts.append(text)
+        table.add_row(*texts)
     Console(highlight=False, no_color=bool(os.environ.get("NO_COLOR"))).print(table)
 
 
-def _plain(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int]) -> None:
-    lines = [head, *([printable(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(head))]
+def _plain(columns: Sequence[Column[RowT]], cells_of: Sequence[Sequence[str]]) -> None:
+    head = [column.name for column in columns]
+    lines = [head, *([printable(cell) for cell in cells] for cells in cells_of)]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
     for line in lines:
         cells = [
-            cell.rjust(width) if index in numbers else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.rjust(width) if column.is_number else cell.ljust(width)
+            for column, cell, width in zip(columns, line, widths, strict=True)
         ]
         click.echo("  ".join(cells).rstrip())
 

@@ -14,12 +14,10 @@ from graphserve.supervise.node import Node
 from graphserve.supervise.operations import Operations
 from graphserve.supervise.process.worker_process import WorkerProcess
 from graphserve.supervise.states import GraphPhase, WorkerState
-from graphserve.system.messages import Report, plain
+from graphserve.system.messages import SILENT_AFTER, Report, plain
 
 # seconds that workers have to report; what one that does not is executing is not known
 REPORT_TIMEOUT = 0.2
-# seconds without a report, of which each worker sends one a second: it is not called ready then
-SILENT_AFTER = 5.0
 
 
 class WorkerRow(TypedDict):
