@@ -12,7 +12,8 @@ _ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>(?:\*\.)?[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?"
     r"|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?\Z"
 )
-_PORTS = {"http": "80", "https": "443"}
+# that browsers leave out of an origin
+USUAL_PORTS = {"http": "80", "https": "443"}
 
 EXPECTED = (
     "origins as browsers write them, such as 'https://app.example.com' or 'http://localhost:3000':"
@@ -29,7 +30,7 @@ def normal(origin: str) -> str | None:
     if found is None:
         return None
     scheme, host, port = found["scheme"], found["host"], found["port"]
-    is_usual = port is None or port == _PORTS.get(scheme)
+    is_usual = port is None or port == USUAL_PORTS.get(scheme)
     return f"{scheme}://{host}" + ("" if is_usual else f":{port}")
 
 

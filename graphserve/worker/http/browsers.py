@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from ipaddress import ip_address
 
+from graphserve.declare.origins import USUAL_PORTS
 from graphserve.graph.plan import ListenPlan
 from graphserve.wire.headers import ORIGIN, SEC_FETCH_SITE, Headers
 from graphserve.wire.problem import HttpProblem
@@ -31,7 +32,6 @@ SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 LOOPBACK = ("localhost", "*.localhost")
 _PARTS = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*)(?::(?P<port>[0-9]*))?\Z")
 _ORIGIN = re.compile(rb"(?P<scheme>https?)://(?P<host>[^/?#@\s]+)\Z", re.IGNORECASE)
-_PORTS = {"http": "80", "https": "443"}
 
 
 class AllowedHosts:
@@ -145,7 +145,7 @@ def origin(value: bytes) -> str | None:
 
 def _normal(scheme: str, host: bytes) -> str:
     name, port = _split(host.decode("latin-1"))
-    return f"{scheme}://{_plain(name)}:{port or _PORTS.get(scheme, '')}"
+    return f"{scheme}://{_plain(name)}:{port or USUAL_PORTS.get(scheme, '')}"
 
 
 def _foreign_page(header: str, value: bytes) -> HttpProblem:
