@@ -43,7 +43,7 @@ from graphserve.wire.exceptions import ErrorDetail, Unsendable
 from graphserve.wire.headers import ERROR_KIND, Headers
 from graphserve.wire.media.kinds import packs_quickly
 from graphserve.wire.shared_buffers import UnreadableMemory, done
-from graphserve.wire.validation_errors import problem as wrong
+from graphserve.wire.validation_errors import error_detail
 
 EncodeArguments = Callable[[dict[str, object]], bytes]  # the arguments of a call, by name
 DecodeResult = Callable[[bytes], object]  # its result, or an item of its stream
@@ -266,7 +266,7 @@ class RemoteApi(Generic[RequestT]):
             return self._misfit(f": {exc.said}", exc.errors)
         if isinstance(exc, MemoryError):
             return self._no_room("write the arguments", described(exc))
-        return self._misfit(f": {exc}", [wrong([], str(exc), "encoding")])
+        return self._misfit(f": {exc}", [error_detail([], str(exc), "encoding")])
 
     def _inlined(
         self, context: CallContext | None, deadline_ns: int | None, body: bytes
@@ -282,13 +282,13 @@ class RemoteApi(Generic[RequestT]):
             found = in_threads(iter(found))
         if not isinstance(found, AsyncIterable):
             text = f"{name!r} is an iterator of bytes, not {found!r}"
-            raise self._misfit(f": {text}", [wrong([name], text, "type_error")])
+            raise self._misfit(f": {text}", [error_detail([name], text, "type_error")])
         return Upload(found.__aiter__(), self._loop_thread.loop, self._no_bytes)
 
     def _no_bytes(self, piece: object) -> InvalidArguments:
         name = str(self._api.plan.input_stream)
         text = f"{name!r} is an iterator of bytes; one piece was {reprlib.repr(piece)}"
-        return self._misfit(f": {text}", [wrong([name], text, "type_error")])
+        return self._misfit(f": {text}", [error_detail([name], text, "type_error")])
 
     def _item(self, payload: bytes) -> object:
         try:
@@ -308,12 +308,12 @@ class RemoteApi(Generic[RequestT]):
                 f"takes {len(names)} {positional}argument{'' if len(names) == 1 else 's'}, got"
                 f" {len(args)}"
             )
-            raise self._misfit(text, [wrong([], text, "unexpected_argument")])
+            raise self._misfit(text, [error_detail([], text, "unexpected_argument")])
         arguments = dict(zip(names, args, strict=False))
         for name in kwargs:
             if name in arguments:
                 text = f"got {name!r} twice"
-                raise self._misfit(text, [wrong([name], text, "unexpected_argument")])
+                raise self._misfit(text, [error_detail([name], text, "unexpected_argument")])
         arguments.update(kwargs)
         return arguments
 

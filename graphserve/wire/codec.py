@@ -48,11 +48,11 @@ from graphserve.wire.url_arguments import UrlArguments
 from graphserve.wire.validation_errors import (
     FAILURES,
     cut,
+    error_detail,
     explain,
     is_malformed,
     is_misfit,
     malformed,
-    problem,
     refusal,
     text,
     unsendable,
@@ -241,7 +241,7 @@ class ArgumentsCodec:
             raise
         # no code of the user's runs here: what fails is in the body
         except Exception:
-            raise refusal(self._where, [problem([], _UNREADABLE, "value_error")]) from None
+            raise refusal(self._where, [error_detail([], _UNREADABLE, "value_error")]) from None
 
     def _check_sizes(self, body: BodyBytes, format: Format) -> None:
         """Check the files that are base64 in JSON, or bytes in msgpack."""
@@ -322,11 +322,11 @@ class ArgumentsCodec:
             if is_malformed(exc):
                 raise malformed(exc, body) from None
             said = f"the body must be an object of the parameters: {exc}"
-            raise refusal(self._where, [problem([], said, "type_error")]) from None
+            raise refusal(self._where, [error_detail([], said, "type_error")]) from None
         arguments = {}
         untold = 0
         errors = [
-            problem([n], f"missing argument {n!r}", "missing_argument")
+            error_detail([n], f"missing argument {n!r}", "missing_argument")
             for n in self._required
             if n not in members
         ]
@@ -337,7 +337,7 @@ class ArgumentsCodec:
                     continue
                 name = cut(name, NAME_CHARACTERS)
                 errors.append(
-                    problem(
+                    error_detail(
                         [name],
                         f"unexpected argument {name!r}{self._known()}",
                         "unexpected_argument",
@@ -373,7 +373,9 @@ class ArgumentsCodec:
         """
         name = cut(name, NAME_CHARACTERS)
         said = f"{name!r} is given twice" if name else "an argument is given twice"
-        return refusal(self._where, [problem([name] if name else [], said, "duplicate_argument")])
+        return refusal(
+            self._where, [error_detail([name] if name else [], said, "duplicate_argument")]
+        )
 
     def _known(self) -> str:
         return f"; known are: {', '.join(self._values)}" if self._values else "; there are none"

@@ -29,11 +29,11 @@ from graphserve.wire.signature import Parameter, Signature
 from graphserve.wire.validation_errors import (
     FAILURES,
     cut,
+    error_detail,
     explain,
     is_malformed,
     is_misfit,
     malformed,
-    problem,
     refusal,
 )
 from graphserve.wire.values import ValueCodec
@@ -107,7 +107,7 @@ class UrlArguments:
             if body:
                 raise refusal(
                     self._where,
-                    [problem(["body"], f"{method} takes no body", "unexpected_body")],
+                    [error_detail(["body"], f"{method} takes no body", "unexpected_body")],
                 )
             return arguments
         if kind in FORMATS:
@@ -156,7 +156,7 @@ class UrlArguments:
                 errors.append(_stray(name, in_url, self._in_path))
             elif value is None:
                 said[name] = []
-                errors.append(problem(self._loc(name), "it is not UTF-8", "value_error"))
+                errors.append(error_detail(self._loc(name), "it is not UTF-8", "value_error"))
             else:
                 said.setdefault(name, []).append(value)
         arguments: dict[str, object] = {}
@@ -164,14 +164,16 @@ class UrlArguments:
             if not said.get(name):
                 if name in self._required and name not in said:
                     errors.append(
-                        problem(self._loc(name), f"missing argument {name!r}", "missing_argument")
+                        error_detail(
+                            self._loc(name), f"missing argument {name!r}", "missing_argument"
+                        )
                     )
                 continue
             try:
                 arguments[name] = self._texts[name].read(said[name])
             except GivenTwice:
                 errors.append(
-                    problem(self._loc(name), f"{name!r} is given twice", "duplicate_argument")
+                    error_detail(self._loc(name), f"{name!r} is given twice", "duplicate_argument")
                 )
             except Exception as exc:
                 if not is_misfit(exc):
@@ -191,7 +193,7 @@ class UrlArguments:
             if self._body not in self._required:
                 return {}
             said = f"missing argument {self._body!r}: it is the body"
-            raise refusal(self._where, [problem([self._body], said, "missing_argument")])
+            raise refusal(self._where, [error_detail([self._body], said, "missing_argument")])
         # The one parameter of an object that we put around it, so that all checks of bodies are
         # made. It must be one value first: it could close that object.
         is_json = format is Format.JSON
@@ -286,11 +288,13 @@ def _decoded(text: bytes) -> str | None:
 
 def _stray(name: str | None, in_url: tuple[str, ...], in_path: frozenset[str]) -> ErrorDetail:
     if name is None:
-        return problem(["query"], "a name is not UTF-8", "value_error")
+        return error_detail(["query"], "a name is not UTF-8", "value_error")
     name = cut(name, NAME_CHARACTERS)
     known = [each for each in in_url if each not in in_path]
     said = f"; known are: {', '.join(known)}" if known else "; there are none"
-    return problem(["query", name], f"unexpected argument {name!r}{said}", "unexpected_argument")
+    return error_detail(
+        ["query", name], f"unexpected argument {name!r}{said}", "unexpected_argument"
+    )
 
 
 def _in_url(signature: Signature, method: str) -> tuple[str, ...]:
@@ -407,4 +411,4 @@ def _json(value: object) -> str:
 
 
 def _unsendable(name: str, why: str) -> Unsendable:
-    return Unsendable("", f"argument {name!r}: {why}", [problem([name], why, "encoding")])
+    return Unsendable("", f"argument {name!r}: {why}", [error_detail([name], why, "encoding")])

@@ -69,7 +69,7 @@ def unsendable(
         except FAILURES as exc:
             if not pydantic_models.is_error(exc):
                 return Unsendable(
-                    where, f"argument {name!r}: {exc}", [problem([name], str(exc), "encoding")]
+                    where, f"argument {name!r}: {exc}", [error_detail([name], str(exc), "encoding")]
                 )
             errors = explain(exc, [name])
             return Unsendable(
@@ -77,7 +77,7 @@ def unsendable(
                 f"argument {name!r}: {text({**errors[0], 'loc': errors[0]['loc'][1:]})}",
                 errors,
             )
-    return Unsendable(where, str(error), [problem([], str(error), "encoding")])
+    return Unsendable(where, str(error), [error_detail([], str(error), "encoding")])
 
 
 def is_malformed(error: BaseException) -> bool:
@@ -157,19 +157,19 @@ def explain(error: BaseException, loc: Location) -> list[ErrorDetail]:
     """Return what went wrong with the value at `loc`, one mapping an error."""
     if pydantic_models.is_error(error):
         return [
-            problem(loc + each["loc"], each["msg"], each["type"])
+            error_detail(loc + each["loc"], each["msg"], each["type"])
             for each in pydantic_models.problems(error)
         ]
     if isinstance(error, Misfit):
-        return [problem(loc + error.loc, str(error), error.kind)]
+        return [error_detail(loc + error.loc, str(error), error.kind)]
     if isinstance(error, msgspec.ValidationError):
         return [_of_msgspec(str(error), loc)]
     if isinstance(error, _FOREIGN):  # in words that are the library's own, about something else
-        return [problem(loc, "Expected a value of another kind", "type_error")]
-    return [problem(loc, str(error) or type(error).__name__, "value_error")]
+        return [error_detail(loc, "Expected a value of another kind", "type_error")]
+    return [error_detail(loc, str(error) or type(error).__name__, "value_error")]
 
 
-def problem(loc: Location, message: str, kind: str) -> ErrorDetail:
+def error_detail(loc: Location, message: str, kind: str) -> ErrorDetail:
     """Return one error; names and values that a client chose are cut to a bounded length."""
     return {
         "loc": [cut(step, NAME_CHARACTERS) if isinstance(step, str) else step for step in loc],
@@ -201,7 +201,7 @@ def refusal(where: str, errors: list[ErrorDetail], untold: int = 0) -> InvalidAr
     more = f" (and {number - 1:,} more)" if number > 1 else ""
     told = errors[:ERRORS_TOLD]
     if number > len(told):
-        told = [*told, problem([], f"and {number - len(told):,} more errors", "more_errors")]
+        told = [*told, error_detail([], f"and {number - len(told):,} more errors", "more_errors")]
     return InvalidArguments(f"arguments of {where}: {first}{more}", errors=told)
 
 
@@ -223,11 +223,11 @@ def _of_msgspec(message: str, loc: Location) -> ErrorDetail:
     message = said
     loc = loc + _steps(path.removeprefix(_KEY)[:-1])
     if is_key:
-        return problem(loc, f"a key: {message}", "type_error")
+        return error_detail(loc, f"a key: {message}", "type_error")
     if field := _FIELD.match(message):
         kind = "missing_field" if field["what"] == "missing required" else "unexpected_field"
-        return problem([*loc, field["name"]], message, kind)
-    return problem(loc, message, "type_error" if _TYPES.match(message) else "value_error")
+        return error_detail([*loc, field["name"]], message, kind)
+    return error_detail(loc, message, "type_error" if _TYPES.match(message) else "value_error")
 
 
 def _steps(path: str) -> Location:

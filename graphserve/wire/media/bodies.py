@@ -20,7 +20,7 @@ from graphserve.wire.media.received import ReceivedFile, ReceivedFiles
 from graphserve.wire.media.text import GivenTwice, TextReader
 from graphserve.wire.reason_phrases import phrase
 from graphserve.wire.signature import Signature
-from graphserve.wire.validation_errors import FAILURES, cut, explain, problem, refusal
+from graphserve.wire.validation_errors import FAILURES, cut, error_detail, explain, refusal
 
 _JSON = b"application/json"
 _FILES = bytes | list[bytes] | None
@@ -52,7 +52,7 @@ def file_refusal(
 def _refused(where: str, name: str, said: str, status: int, kind: str) -> InvalidArguments:
     return InvalidArguments(
         f"arguments of {where}: {said}",
-        errors=[problem([name], said, kind)],
+        errors=[error_detail([name], said, kind)],
         status=status,
         title=phrase(status),
     )
@@ -126,7 +126,7 @@ class BodyReader:
         except OverflowError:  # it has an integer beyond 64 bits: then the files are base64
             if files:
                 said = "a number beyond 64 bits cannot be sent beside such a file: send it as text"
-                raise refusal(self._where, [problem([], said, "value_error")]) from None
+                raise refusal(self._where, [error_detail([], said, "value_error")]) from None
             return ComposedBody(msgspec.json.encode(arguments), Format.JSON, None)
 
     def _file(self, name: str, data: bytes, media_type: str, files: ReceivedFiles) -> object:
@@ -200,10 +200,10 @@ class BodyReader:
 
     def _twice(self, name: str) -> InvalidArguments:
         said = f"{cut(name, NAME_CHARACTERS)!r} is given twice"
-        return refusal(self._where, [problem([name], said, "duplicate_argument")])
+        return refusal(self._where, [error_detail([name], said, "duplicate_argument")])
 
     def _refused(self, name: str, said: str) -> InvalidArguments:
-        return refusal(self._where, [problem([name], said, "value_error")])
+        return refusal(self._where, [error_detail([name], said, "value_error")])
 
 
 def _is_raw(part: FormPart) -> bool:
