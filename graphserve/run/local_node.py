@@ -44,6 +44,7 @@ from graphserve.wire.exceptions import BeyondMsgpack
 from graphserve.wire.extensions import no_memory
 from graphserve.wire.formats import last_event
 from graphserve.wire.headers import CONTENT_TYPE
+from graphserve.wire.media.received import CallFolder, call_folder
 from graphserve.wire.trust import PEER
 from graphserve.worker.batch.batcher import Batcher
 from graphserve.worker.dispatch.decoding import read_arguments
@@ -217,9 +218,12 @@ class LocalNode:
         # a batch has taken its slot itself
         limited = api.plan.lane == "queue" and api.plan.batch is None
         self._free -= limited
+        folder = self.executor.call_folder() if api.signature.spools else None
         try:
-            arguments = self._arguments(call, api)
+            arguments = self._arguments(call, api, folder)
         except Exception as exc:
+            if folder is not None:
+                folder.remove()
             if api.plan.batch is not None:
                 self._batchers[api.plan.name].drop_if_empty()
             self._loop.call_soon(self._refused, call, exc, limited)
@@ -229,6 +233,8 @@ class LocalNode:
             self._ended(call, api, result, error)
 
         def free() -> None:
+            if folder is not None:
+                self._loop.call_soon(folder.remove)  # (the answer is made first)
             self._loop.call_soon(self._freed, limited)
 
         self._executing[call.exchange] = None
@@ -252,8 +258,18 @@ class LocalNode:
         if call.exchange in self._executing:  # it may be over: its deadline had passed
             self._executing[call.exchange] = execution
 
-    def _arguments(self, call: LocalCall, api: BoundApi) -> dict[str, object]:
+    def _arguments(
+        self, call: LocalCall, api: BoundApi, folder: CallFolder | None
+    ) -> dict[str, object]:
         request = call.request
+        token = call_folder.set(folder)
+        try:
+            return self._read_arguments(call, request, api)
+        finally:
+            call_folder.reset(token)
+
+    @staticmethod
+    def _read_arguments(call: LocalCall, request: LocalRequest, api: BoundApi) -> dict[str, object]:
         if call.upload is not None:
             return from_query(api, request.body, call.upload, is_hop=request.trust.values)
         fetch = no_memory if request.trust.values else None

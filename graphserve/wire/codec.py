@@ -39,7 +39,7 @@ from graphserve.wire.formats import (
     accept_format,
     content_format,
 )
-from graphserve.wire.media.bodies import file_refusal
+from graphserve.wire.media.bodies import BodyReader, ComposedBody, file_refusal
 from graphserve.wire.media.files import kind_sent
 from graphserve.wire.media.kinds import KINDS, kind_of_value
 from graphserve.wire.signature import Parameter, Signature
@@ -185,6 +185,31 @@ class ArgumentsCodec:
         """
         assert self._urls is not None
         return self._urls.beside_file(query, body, content_type)
+
+    def decode_spooled(
+        self, body: ComposedBody, query: bytes, method: str | None, *, is_form: bool
+    ) -> dict[str, object]:
+        """Return the keyword arguments of a request whose files are on disk.
+
+        Args:
+            body: what was in it.
+            query: of the URL, with what its path says.
+            method: of the request, if its URL says some of the arguments of a form.
+            is_form: whether the body was a form, and not a file.
+
+        Raises:
+            InvalidArguments: they do not fit the signature.
+        """
+        if is_form and method is None:
+            return self.decode(*body)
+        assert self._urls is not None
+        if not is_form or method is None:
+            return self._urls.beside(query, body)
+        return self._urls.in_form(method, query, body)
+
+    def bodies_of(self, method: str | None, bodies: BodyReader) -> BodyReader:
+        """Return what reads the body of a request: of one by its URL, or the API's own."""
+        return bodies if method is None or self._urls is None else self._urls.bodies
 
     def decode_beside_stream(self, query: bytes) -> dict[str, object]:
         """Return the keyword arguments of a request whose body is a stream; as above."""
@@ -424,7 +449,8 @@ class ResultCodec:
 
     def __init__(self, hint: Hint, where: str, media: Media | None = None) -> None:
         self._value = ValueCodec(hint)
-        self._where = where
+        self.where = where
+        self.sent_as = None if media is None else media.media_types[0]
         self._is_exact = exact(hint)
         self._class = only_class(hint)
         self._kind = kind_sent(hint, media)
@@ -467,7 +493,7 @@ class ResultCodec:
                 if format is Format.MSGPACK and isinstance(exc, OverflowError)
                 else TypeError
             )
-            raise kind(f"the result of {self._where}: {reason}") from None
+            raise kind(f"the result of {self.where}: {reason}") from None
 
     def decode(self, body: BodyBytes, fetch: Fetch = no_memory) -> object:
         """Return a result from msgpack, on the caller's side.
@@ -488,7 +514,7 @@ class ResultCodec:
         reason = "; ".join(text(each) for each in explain(error, []))
         if _ARRAY_FOR_OTHER.search(reason):
             reason += ": return .tolist() of it, or annotate np.ndarray"
-        raise ValueError(f"the result of {self._where} does not fit its annotation: {reason}")
+        raise ValueError(f"the result of {self.where} does not fit its annotation: {reason}")
 
 
 class UntypedCodec:

@@ -46,6 +46,8 @@ DEADLINE = b"x-graphserve-deadline"  # absolute CLOCK_MONOTONIC, nanoseconds
 ERROR_KIND = b"x-graphserve-error"  # which CallError the body of a response is
 # how a client is answered whose call was passed on to this worker
 ANSWER = b"x-graphserve-answer"
+# where the file is, of a worker that was passed the call on, which is the body of the answer
+FILE = b"x-graphserve-file"
 CALLER = b"x-graphserve-caller"  # the node that calls
 HEAD = b"x-graphserve-head"  # that of a client's request, which is passed on to a sibling
 FORWARDED = b"x-graphserve-forwarded"  # headers of the entry's request that travel down

@@ -178,8 +178,7 @@ def _resolved(function: object, annotation: object) -> Hint:
 
 def _value(hint: Hint, value: object) -> object:
     part = type_hints.take_apart(hint)
-    strangers = [each for each in type_hints.walk(hint) if each.kind == "other"]
-    if not strangers:
+    if next(_others(hint), None) is None:
         return ValueCodec(hint, null_is_nan=False).load(own_json.dumps(value).encode(), Format.JSON)
     if part.kind == "union":
         return _one_of([item.hint for item in part.items], hint, value)
@@ -221,7 +220,8 @@ def _hook(kind: Hint, value: object) -> object:
 
 
 def _others(kind: Hint) -> Iterator[type_hints.Part]:
-    return (part for part in type_hints.walk(kind) if part.kind == "other")
+    # (a path is text here: that of a file which is there, and not one that a client sends)
+    return (part for part in type_hints.walk(kind) if part.kind in ("other", "path"))
 
 
 def _is_path(kind: Hint) -> TypeGuard[type[pathlib.PurePath]]:

@@ -22,6 +22,7 @@ from graphserve.wire.checks.arrays import admission
 from graphserve.wire.formats import is_json
 from graphserve.wire.media import files, tables
 from graphserve.wire.media.classes import NAMES
+from graphserve.wire.media.kinds import KINDS
 from graphserve.wire.media.tables import TABLES
 from graphserve.wire.type_hints import Hint
 
@@ -35,7 +36,8 @@ _BATCHED_RESULTS = ("any", "list", "tuple", "array", "union")
 _SUPPORTED = (
     "what can be sent: int, float, str, bool, None, bytes, list, dict, tuple, set, dataclasses,"
     " TypedDict, NamedTuple, Enum, Literal, date and time types, UUID, Decimal, msgspec.Struct,"
-    " pydantic models, numpy arrays, PIL.Image.Image, tensors, DataFrames, unions, Any"
+    " pydantic models, numpy arrays, PIL.Image.Image, tensors, DataFrames,"
+    " pathlib.Path, unions, Any"
 )
 
 
@@ -97,6 +99,13 @@ class Signature:
     media: Media | None = None
     input_media: Media | None = None
     blocking_input: bool = False
+
+    @property
+    def spools(self) -> bool:
+        """Whether files that a client sends are put on disk as they come."""
+        return any(
+            p.name in self.files and type_hints.contains(p.type, "path") for p in self.parameters
+        )
 
     @property
     def raw_media(self) -> tuple[str, Media] | None:
@@ -391,6 +400,8 @@ class _Reader:
     def _parameter(self, parameter: inspect.Parameter, hint: Hint) -> Parameter:
         hint, media = self._take_media(f"parameter {parameter.name!r}", hint)
         self._check(f"parameter {parameter.name!r}", hint)
+        if type_hints.contains(hint, "path"):
+            self._check_path_parameter(parameter.name, hint)
         if media is not None:
             self._check_taken(parameter.name, media, hint)
         if parameter.default is parameter.empty:
@@ -404,6 +415,21 @@ class _Reader:
                 f"'{parameter.name}: Annotated[{type_hints.name_of(hint)}, Field(…)]'"
             )
         return Parameter(parameter.name, hint, False, parameter.default, media)
+
+    def _check_path_parameter(self, name: str, hint: Hint) -> None:
+        what = f"parameter {name!r}: a pathlib.Path"
+        if files.kind_in(hint) is not KINDS["path"]:
+            self._refuse(
+                f"{what} is the parameter itself, or in a list: it is a file that the client sends"
+            )
+        if self.batched:
+            self._refuse(f"{what} cannot be in a batch: take bytes")
+        if not self._has_bodies:
+            self._refuse(
+                f"{what} is a file that the client sends, and a request with"
+                f" {' and '.join(sorted(BODILESS.intersection(self.methods)))} has none: write"
+                " method='POST' or 'PUT'"
+            )
 
     def _check_chunks(self, name: str, hint: Hint, chunks: list[str], is_async: bool) -> None:
         if typing.get_args(hint) != (bytes,):

@@ -135,7 +135,7 @@ _OF_LIBRARIES = {
     "jaxlib.ArrayImpl": _NUMPY.format("numpy.asarray(array)"),
     "pandas.DataFrame": "annotate pandas.DataFrame, which takes all of them",
     "pandas.Series": _NUMPY.format("series.to_numpy()"),
-    "pathlib.PurePath": "annotate str, and make a Path of it; the content of a file is bytes",
+    "pathlib.PurePath": "annotate pathlib.Path for a file, or str for its name",
     "polars.DataFrame": "annotate polars.DataFrame, which takes all of them",
     "polars.LazyFrame": "annotate polars.DataFrame, and send frame.collect()",
     "polars.Series": _NUMPY.format("series.to_numpy()"),

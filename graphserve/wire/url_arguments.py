@@ -22,7 +22,7 @@ from graphserve.wire.costs.bounds import ERRORS_TOLD, NAME_CHARACTERS
 from graphserve.wire.exceptions import ErrorDetail, MalformedBody, Unsendable
 from graphserve.wire.extensions import json_hook
 from graphserve.wire.formats import Format, is_form
-from graphserve.wire.media.bodies import BodyReader
+from graphserve.wire.media.bodies import BodyReader, ComposedBody
 from graphserve.wire.media.received import ReceivedFiles
 from graphserve.wire.media.text import GivenTwice, TextReader
 from graphserve.wire.signature import Parameter, Signature
@@ -114,8 +114,7 @@ class UrlArguments:
             arguments = self._read_url(query, in_url)
             return arguments | self._read_body(body, FORMATS[kind], reader)
         if is_form(kind):
-            arguments = self._read_url(query, in_url)
-            return arguments | reader.decode(*self._bodies.compose(body, kind))
+            return self.in_form(method, query, self._bodies.compose(body, kind))
         if self._file is None:
             raise MalformedBody("it is no file that is taken")
         return self.beside_file(query, body, kind)
@@ -127,14 +126,37 @@ class UrlArguments:
             InvalidArguments: they do not fit the signature.
         """
         assert self._file is not None
-        name, reader = self._file
-        file = self._bodies.compose_file(name, body, content_type)
-        read_file = partial(reader.decode, *file)
+        return self.beside(query, self._bodies.compose_file(self._file[0], body, content_type))
+
+    def beside(self, query: bytes, file: ComposedBody) -> dict[str, object]:
+        """Return the arguments of a request whose body is a file; as above."""
+        assert self._file is not None
+        read_file = partial(self._file[1].decode, *file)
         try:
             arguments = self._read_url(query, self._beside)
         except InvalidArguments as exc:
             raise _both(self._where, exc, read_file) from None
         return arguments | read_file()
+
+    def in_form(self, method: str, query: bytes, form: ComposedBody) -> dict[str, object]:
+        """Return the arguments of a request whose body is a form.
+
+        Args:
+            method: of the request.
+            query: of the URL, with what its path says.
+            form: what is in it.
+
+        Raises:
+            InvalidArguments: they do not fit the signature.
+        """
+        in_url, reader = self._methods[method]
+        assert reader is not None
+        return self._read_url(query, in_url) | reader.decode(*form)
+
+    @property
+    def bodies(self) -> BodyReader:
+        """Return what reads the bodies of such requests."""
+        return self._bodies
 
     def beside_stream(self, query: bytes) -> dict[str, object]:
         """Return the arguments of a request whose body is a stream: they are in the query.

@@ -28,7 +28,7 @@ from graphserve.graph.plan import NodePlan, Plan
 from graphserve.logs import records
 from graphserve.system.inherited import open_standard_streams
 from graphserve.system.messages import FromWorker, HealthReport, WarmingUp
-from graphserve.system.rundir.paths import batch_sockets, worker_socket
+from graphserve.system.rundir.paths import batch_sockets, received_files, worker_socket
 from graphserve.wire.api_keys import ApiKeyCheck
 from graphserve.wire.media import pixels
 from graphserve.wire.shared_buffers import SharedMemory
@@ -177,7 +177,14 @@ class WorkerServer:
         self.instance = instance
         self.apis = bind(node, instance.instance)
         self.recorder = FlightRecorder()
-        self.executor = Executor(node, instance.threads, plan.depth(node.name), self.recorder.words)
+        self.address = worker_socket(run, node.id, os.getpid())
+        self.executor = Executor(
+            node,
+            instance.threads,
+            plan.depth(node.name),
+            self.recorder.words,
+            received_files(self.address),
+        )
         self.slots = Slots(node.limit)
         self.relay = Relay(node, neighbours.lanes, self.executor.guard)
         paths = batch_sockets(run, node.id, node.batched) if node.workers > 1 else {}
@@ -204,7 +211,6 @@ class WorkerServer:
         if node.middleware and node.name == plan.entry:
             self._around = self._with_middleware()
         # the sockets
-        self.address = worker_socket(run, node.id, os.getpid())
         self._listeners: list[Listener] = []
         self._attaching: set[asyncio.Task[object]] = set()
         self._shared = sockets

@@ -16,6 +16,7 @@ from graphserve.errors import DeclarationError
 from graphserve.wire.codec import ResultCodec
 from graphserve.wire.formats import Format, MediaFormat, StreamFormat
 from graphserve.wire.media.answers import accepts_of, streams_of
+from graphserve.wire.media.kinds import PACKED
 from graphserve.wire.openapi.document import document
 from graphserve.wire.signature import Signature
 
@@ -163,3 +164,8 @@ def test_the_document_has_it() -> None:
     assert form["encoding"] == {"x": {"contentType": "audio/wav, audio/ogg"}}
     assert "At most 5,000 bytes." in form["schema"]["properties"]["x"]["description"]
     assert next(iter(operation["responses"]["200"]["content"])) == "image/jpeg"
+
+
+def test_each_kind_has_a_mark_of_its_own() -> None:
+    marks = [kind.mark for kind in PACKED.values()]
+    assert len(set(marks)) == len(marks) and all(0xF0 <= mark <= 0xFF for mark in marks)

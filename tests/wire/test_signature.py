@@ -341,8 +341,8 @@ def of_a_library(name: str, module: str) -> type:
 @pytest.mark.parametrize(
     ("hint", "why"),
     [
-        (pathlib.Path, "annotate str, and make a Path of it"),
-        (list[pathlib.PurePosixPath], "annotate str, and make a Path of it"),
+        (pathlib.PosixPath, "annotate pathlib.Path for a file"),
+        (list[pathlib.PurePosixPath], "annotate pathlib.Path for a file"),
         (io.BytesIO, "annotate bytes, or AsyncIterator"),
         (re.Pattern, "annotate str, and compile it"),
         (of_a_library("Image", "PIL.Image"), "annotate PIL.Image.Image"),

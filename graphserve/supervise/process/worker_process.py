@@ -12,8 +12,10 @@ import mmap
 import os
 import random
 import shlex
+import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import IO, Protocol
@@ -31,7 +33,7 @@ from graphserve.system import inherited, stack
 from graphserve.system.channel import Channel
 from graphserve.system.child_process import FIRST_FILE, end_group
 from graphserve.system.messages import FromSupervisor, HealthReport, Rebind, ServePublic
-from graphserve.system.rundir.paths import file_identity
+from graphserve.system.rundir.paths import file_identity, received_files
 from graphserve.system.worker_pages import Roster, WorkerPage
 
 NO_PROCESS_PAUSE = 1.0  # seconds until it is tried again, when the machine gives us no process
@@ -400,8 +402,15 @@ class Pool:
         if worker.address:
             with contextlib.suppress(OSError):  # it has done so itself, unless it was killed
                 os.unlink(worker.address)
+            remove_in_background(received_files(worker.address))
         del self.workers[worker.pid]
         worker.enter(WorkerState.GONE)
+
+
+def remove_in_background(folder: str) -> None:
+    """Remove a folder, if it is there: a thread does it, since large files take long."""
+    if os.path.isdir(folder):
+        threading.Thread(target=shutil.rmtree, args=(folder, True), daemon=True).start()
 
 
 def _discard(data: object) -> None:

@@ -30,7 +30,12 @@ _FILE = stat.S_ISREG
 # By name what we make, and what kind of thing that is; the table of a folder is the same for what
 # is in it. (The name of a socket ends in ~ until it listens.)
 _Table: TypeAlias = "dict[str, Callable[[int], bool] | _Table]"
-_NODE: _Table = {r"(q|b\d+|\d+)\.sock~?": _SOCKET, r"b\d+\.lease": _FILE}
+_CALL: _Table = {r".+": _FILE}
+_NODE: _Table = {
+    r"(q|b\d+|\d+)\.sock~?": _SOCKET,
+    r"b\d+\.lease": _FILE,
+    r"\d+\.files": {r"call-\w+": _CALL},
+}
 _REVISION: _Table = {r"plan\.json~?": _FILE}
 _RUN: _Table = {r"(control|workers)\.sock~?": _SOCKET, r"\d+": _REVISION, r"n\d+": _NODE}
 

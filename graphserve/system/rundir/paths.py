@@ -97,6 +97,13 @@ def worker_socket(run: Path, node: str, pid: int) -> str:
     return str(run / node / f"{pid}.sock")
 
 
+def received_files(socket: str) -> str:
+    """Return the path of the folder with the files that a worker was sent, by that of its own
+    socket.
+    """
+    return socket.removesuffix(".sock") + ".files"
+
+
 def file_identity(path: str | Path) -> tuple[int, int] | None:
     """Return which file (device and inode) has this path; None if none has."""
     try:

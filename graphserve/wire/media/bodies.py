@@ -5,7 +5,9 @@ Runs in workers, on the public's bytes: what is made here is screened and checke
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -15,8 +17,15 @@ from graphserve.wire.costs.bounds import FORM_TEXT, NAME_CHARACTERS
 from graphserve.wire.exceptions import MalformedBody
 from graphserve.wire.formats import Format, is_form, media_type
 from graphserve.wire.media.files import is_file, kind_in
-from graphserve.wire.media.multipart import FormPart, read_form
-from graphserve.wire.media.received import ReceivedFile, ReceivedFiles
+from graphserve.wire.media.kinds import KINDS
+from graphserve.wire.media.multipart import FormPart, FormReader, read_form
+from graphserve.wire.media.received import (
+    CallFolder,
+    DiskFile,
+    ReceivedFile,
+    ReceivedFiles,
+    suffix_of,
+)
 from graphserve.wire.media.text import GivenTwice, TextReader
 from graphserve.wire.reason_phrases import phrase
 from graphserve.wire.signature import Signature
@@ -86,6 +95,8 @@ class BodyReader:
         self._files = signature.files
         self._single = frozenset(name for name in self._files if is_file(types[name]))
         kinds = {name: kind_in(types[name]) for name in self._files}
+        self._raw = next(iter(self._files)) if signature.raw_body else None
+        self._paths = frozenset(n for n, kind in kinds.items() if kind is KINDS["path"])
         self._by_type = frozenset(
             n for n, kind in kinds.items() if kind is not None and kind.by_type
         )
@@ -110,8 +121,71 @@ class BodyReader:
             MalformedBody: it is no form.
             InvalidArguments: an argument is given twice, or cannot be read.
         """
+        return self.compose_parts(read_form(body, content_type))
+
+    def spooled(self, content_type: bytes, folder: CallFolder) -> SpooledBody | None:
+        """Return what takes a body as it comes, and puts files on disk; None for one that is taken
+        whole.
+
+        Args:
+            content_type: what it is.
+            folder: has the files.
+
+        Raises:
+            MalformedBody: it is no form.
+            InvalidArguments: it is of a type that is not taken.
+        """
+        if is_form(content_type):
+            return SpooledForm(self, content_type, folder)
+        if self._raw is not None and self._raw in self._paths:
+            return SpooledFile(self, self._raw, media_type(content_type), folder)
+        return None
+
+    def file_on_disk(self, name: str, media_type: str, filename: str, folder: CallFolder) -> Spool:
+        """Return what writes a file for a parameter."""
+        self.check(name, media_type, 0)
+        return Spool(
+            folder.file(name, suffix_of(filename, media_type)),
+            media_type,
+            partial(self.check, name, media_type),
+        )
+
+    def check(self, name: str, media_type: str, size: int) -> None:
+        """Raise InvalidArguments if the `Media` of a parameter does not take such a file."""
+        if (media := self._media.get(name)) is not None:
+            refused = file_refusal(self._where, name, media, media_type, size)
+            if refused is not None:
+                raise refused
+
+    def compose_parts(self, parts: list[FormPart]) -> ComposedBody:
+        """Return a body with all arguments of a form.
+
+        Args:
+            parts: of the form; those with a `path` are on disk.
+
+        Raises:
+            MalformedBody: it has too much text.
+            InvalidArguments: an argument is given twice, or cannot be read.
+        """
         files = ReceivedFiles()
-        return self._composed(self._form(read_form(body, content_type), files), files)
+        return self._composed(self._form(parts, files), files)
+
+    def compose_on_disk(self, name: str, file: ReceivedFile) -> ComposedBody:
+        """Return a body with one argument, which is a file that is on disk."""
+        files = ReceivedFiles()
+        return self._composed({name: files.add(file)}, files)
+
+    def on_disk(self, part: FormPart) -> bool:
+        """Return whether a part is a file that is put on disk."""
+        return part.name in self._paths and _is_raw(part)
+
+    def counts(self, part: FormPart) -> bool:
+        """Return whether a part is text, of which a form has little."""
+        return part.name in self._names and not (part.name in self._files and _is_raw(part))
+
+    def knows(self, name: str) -> bool:
+        """Return whether there is such a parameter."""
+        return name in self._names
 
     def compose_file(self, name: str, body: bytes, content_type: bytes) -> ComposedBody:
         """Return a body with one argument, which is a file."""
@@ -131,11 +205,14 @@ class BodyReader:
 
     def _file(self, name: str, data: bytes, media_type: str, files: ReceivedFiles) -> object:
         """Return what stands for a file among the arguments: itself, or a reference to it."""
-        if (media := self._media.get(name)) is not None:
-            refused = file_refusal(self._where, name, media, media_type, len(data))
-            if refused is not None:
-                raise refused
+        self.check(name, media_type, len(data))
         return files.add(ReceivedFile(data, media_type)) if name in self._by_type else data
+
+    def _file_part(self, name: str, part: FormPart, files: ReceivedFiles) -> object:
+        media_type = part.content_type.decode("latin-1")
+        if part.path is not None:
+            return files.add(ReceivedFile(b"", media_type, part.path))
+        return self._file(name, part.content, media_type, files)
 
     def _form(self, parts: list[FormPart], files: ReceivedFiles) -> dict[str, object]:
         self._check_text(parts)
@@ -150,10 +227,7 @@ class BodyReader:
         if len(parts) > 1 and not self._texts[name].takes_many:
             raise self._twice(name)
         if name in self._files and any(map(_is_raw, parts)):
-            found = [
-                self._file(name, part.content, part.content_type.decode("latin-1"), files)
-                for part in parts
-            ]
+            found = [self._file_part(name, part, files) for part in parts]
             return found[0] if name in self._single else found
         if parts[0].content_type != _JSON:
             return self._read(name, [self._decoded(part) for part in parts])
@@ -187,16 +261,9 @@ class BodyReader:
 
     def _check_text(self, parts: list[FormPart]) -> None:
         """Check how much a form has that is read before it is known what it becomes."""
-        size = sum(
-            len(piece)
-            for part in parts
-            if part.name in self._names and not (part.name in self._files and _is_raw(part))
-            for piece in part.pieces
-        )
+        size = sum(len(piece) for part in parts if self.counts(part) for piece in part.pieces)
         if size > FORM_TEXT:
-            raise MalformedBody(
-                f"what is no file in it has {size:,} bytes; {FORM_TEXT:,} are allowed: send JSON"
-            )
+            raise too_much_text(size)
 
     def _twice(self, name: str) -> InvalidArguments:
         said = f"{cut(name, NAME_CHARACTERS)!r} is given twice"
@@ -209,3 +276,129 @@ class BodyReader:
 def _is_raw(part: FormPart) -> bool:
     """Return whether a part for a file is the file itself, and not JSON with base64 in it."""
     return part.is_file or part.content_type != _JSON
+
+
+def too_much_text(size: int) -> MalformedBody:
+    """Return the error for a form whose text has so many bytes, at least."""
+    return MalformedBody(
+        f"what is no file in it has {size:,} bytes; {FORM_TEXT:,} are allowed: send JSON"
+    )
+
+
+class SpooledBody(Protocol):
+    """A body whose files are put on disk as they come."""
+
+    def feed(self, data: bytes) -> None:
+        """Take more of it.
+
+        Raises:
+            MalformedBody: it is no form.
+            InvalidArguments: a file is larger than it may be, or of another type.
+            OSError: there is no room for it.
+        """
+
+    def finish(self) -> ComposedBody:
+        """Return a body with all arguments; raises as `feed`."""
+        ...
+
+
+class Spool:
+    """Writes one file to disk, and holds it to what its parameter takes.
+
+    Args:
+        file: on disk.
+        media_type: what the client says that it is.
+        check: is told how many bytes it has.
+    """
+
+    def __init__(self, file: DiskFile, media_type: str, check: Callable[[int], None]) -> None:
+        self.file = file
+        self.media_type = media_type
+        self._check = check
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write more of it."""
+        self._check(self.file.size + len(data))
+        self.file.write(data)
+
+
+class SpooledFile:
+    """A body that is a file on disk.
+
+    Args:
+        reader: of the bodies of its API.
+        name: the parameter that it is for.
+        media_type: what it is.
+        folder: has the file.
+    """
+
+    def __init__(self, reader: BodyReader, name: str, media_type: str, folder: CallFolder) -> None:
+        self._reader = reader
+        self._name = name
+        self._spool = reader.file_on_disk(name, media_type, "", folder)
+
+    def feed(self, data: bytes) -> None:
+        """Take more of it."""
+        self._spool.write(data)
+
+    def finish(self) -> ComposedBody:
+        """Return a body with all arguments."""
+        self._spool.file.close()
+        file = ReceivedFile(b"", self._spool.media_type, self._spool.file.path)
+        return self._reader.compose_on_disk(self._name, file)
+
+
+class SpooledForm:
+    """A form whose files are put on disk.
+
+    Args:
+        reader: of the bodies of its API.
+        content_type: of the form; it has the boundary.
+        folder: has the files.
+    """
+
+    def __init__(self, reader: BodyReader, content_type: bytes, folder: CallFolder) -> None:
+        self._reader = reader
+        self._folder = folder
+        self._form = FormReader(content_type, self._begin)
+        self._text = 0
+        self._spool: Spool | None = None
+
+    def feed(self, data: bytes) -> None:
+        """Take more of it."""
+        self._form.feed(data)
+
+    def finish(self) -> ComposedBody:
+        """Return a body with all arguments."""
+        parts = self._form.finish()
+        self._end()
+        return self._reader.compose_parts(parts)
+
+    def _begin(self, part: FormPart) -> None:
+        self._end()
+        reader = self._reader
+        if reader.on_disk(part):
+            kind = part.content_type.decode("latin-1")
+            self._spool = reader.file_on_disk(part.name, kind, part.filename, self._folder)
+            part.path = self._spool.file.path
+            part.take = self._spool.write
+        elif not reader.knows(part.name):
+            part.take = _dropped
+        elif reader.counts(part):
+            part.take = partial(self._take_text, part)
+
+    def _take_text(self, part: FormPart, data: memoryview) -> None:
+        """Take more of what is text, as long as that is little."""
+        self._text += len(data)
+        if self._text > FORM_TEXT:
+            raise too_much_text(self._text)
+        part.pieces.append(bytes(data))
+
+    def _end(self) -> None:
+        if self._spool is not None:
+            self._spool.file.close()
+            self._spool = None
+
+
+def _dropped(data: memoryview) -> None:
+    """Keep nothing of a part that no parameter takes: the refusal says its name."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Literal
 
-KindName = Literal["arrow", "image", "pandas", "polars", "tensor"]
+KindName = Literal["arrow", "image", "pandas", "path", "polars", "tensor"]
 
 # by the package and the name of the class
 _KINDS: dict[str, KindName] = {
@@ -16,6 +16,7 @@ _KINDS: dict[str, KindName] = {
     "polars.DataFrame": "polars",
     "pyarrow.Table": "arrow",
     "torch.Tensor": "tensor",
+    "pathlib.Path": "path",
 }
 NAMES: frozenset[str] = frozenset(_KINDS.values())
 

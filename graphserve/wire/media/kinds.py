@@ -14,6 +14,7 @@ from graphserve.wire.media.classes import name_of_kind
 from graphserve.wire.media.images import Images
 from graphserve.wire.media.npy import ArrayFiles
 from graphserve.wire.media.octets import Octets
+from graphserve.wire.media.paths import FilesOnDisk
 from graphserve.wire.media.tables import TABLES
 from graphserve.wire.media.tensors import Tensors
 from graphserve.wire.media.texts import Texts
@@ -133,7 +134,12 @@ class PackedKind(MediaKind, Protocol):
         ...
 
 
-PACKED: Mapping[str, PackedKind] = {"image": Images(), "tensor": Tensors(), **TABLES}
+PACKED: Mapping[str, PackedKind] = {
+    "image": Images(),
+    "path": FilesOnDisk(),
+    "tensor": Tensors(),
+    **TABLES,
+}
 TEXT: MediaKind = Texts()  # of results of `str` only, whose `Media` says so
 KINDS: Mapping[str, MediaKind] = {"bytes": Octets(), "array": ArrayFiles(), **PACKED}
 _BY_MARK = {kind.mark: kind for kind in PACKED.values()}

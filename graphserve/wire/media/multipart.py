@@ -5,8 +5,10 @@ Only this file knows python-multipart, which is imported with the first form.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -26,13 +28,19 @@ class FormPart:
         name: of the field.
         content_type: without its parameters, in lower case; empty if the part does not say it.
         is_file: whether it has the name of a file.
-        pieces: its content, in order.
+        filename: that name, which is the client's word and nothing more.
+        pieces: its content, in order, unless there is a `take`.
+        take: takes its content as it comes.
+        path: where its content is on disk, if it is there.
     """
 
     name: str
     content_type: bytes
     is_file: bool
+    filename: str = ""
     pieces: list[bytes | memoryview] = field(default_factory=list)
+    take: Callable[[memoryview], None] | None = None
+    path: str | None = None
 
     @property
     def content(self) -> bytes:
@@ -56,47 +64,89 @@ def read_form(body: bytes, content_type: bytes) -> list[FormPart]:
     Raises:
         MalformedBody: it is no form, or has more parts than a form may have.
     """
-    from python_multipart.exceptions import FormParserError
-    from python_multipart.multipart import MultipartParser, parse_options_header
+    form = FormReader(content_type)
+    form.feed(body)
+    return form.finish()
 
-    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
-    if not boundary:
-        raise MalformedBody("its Content-Type has no boundary")
-    reader = _PartReader(body)
+
+class FormReader:
+    """Cuts a form into its parts while it comes.
+
+    Args:
+        content_type: of the request; it has the boundary.
+        begin: is told of each part when its headers are there; may give it a `take`.
+
+    Raises:
+        MalformedBody: there is no boundary.
+    """
+
+    def __init__(
+        self, content_type: bytes, begin: Callable[[FormPart], None] | None = None
+    ) -> None:
+        from python_multipart.multipart import MultipartParser, parse_options_header
+
+        boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+        if not boundary:
+            raise MalformedBody("its Content-Type has no boundary")
+        self._reader = _PartReader(begin)
+        reader = self._reader
+        with _told():
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": reader.begin,
+                    "on_header_field": reader.header_name,
+                    "on_header_value": reader.header_value,
+                    "on_header_end": reader.header_end,
+                    "on_headers_finished": reader.headers_end,
+                    "on_part_data": reader.data,
+                    "on_end": reader.end,
+                },
+            )
+        self._parser.logger = _SILENT
+
+    def feed(self, data: bytes) -> None:
+        """Read more of it.
+
+        Raises:
+            MalformedBody: it is no form, or has more parts than a form may have.
+        """
+        with _told():
+            self._parser.write(data)
+
+    def finish(self) -> list[FormPart]:
+        """Return the parts, in order.
+
+        Raises:
+            MalformedBody: it has not come to its end.
+        """
+        with _told():
+            self._parser.finalize()
+        if not self._reader.ended:
+            raise MalformedBody("it ends before its last boundary")
+        return self._reader.parts
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """Say in our words what the parser finds: its own are for who reads the parser."""
+    from python_multipart.exceptions import FormParserError
+
     try:
-        parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": reader.begin,
-                "on_header_field": reader.header_name,
-                "on_header_value": reader.header_value,
-                "on_header_end": reader.header_end,
-                "on_headers_finished": reader.headers_end,
-                "on_part_data": reader.data,
-                "on_end": reader.end,
-            },
-        )
-        parser.logger = _SILENT
-        parser.write(body)
-        parser.finalize()
+        yield
     except FormParserError as exc:
-        # its words are for who reads the parser
         at = getattr(exc, "offset", -1)
         where = f", at byte {at}" if at >= 0 else ""
         raise MalformedBody(f"its parts are not written as its boundary says{where}") from None
-    if not reader.ended:
-        raise MalformedBody("it ends before its last boundary")
-    return reader.parts
 
 
 class _PartReader:
     """Collects what the parser finds."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, begin: Callable[[FormPart], None] | None) -> None:
         self.parts: list[FormPart] = []
         self.ended = False
-        self._body = memoryview(body)
-        self._whole = body
+        self._begin = begin
         # per part
         self._headers: dict[bytes, bytes] = {}
         # per header
@@ -133,12 +183,19 @@ class _PartReader:
             name = said[b"name"].decode()
         except UnicodeDecodeError:
             raise MalformedBody("the name of a part is not UTF-8") from None
-        self.parts.append(FormPart(name, content_type.strip().lower(), b"filename" in said))
+        filename = said.get(b"filename", b"").decode(errors="replace")
+        part = FormPart(name, content_type.strip().lower(), b"filename" in said, filename)
+        self.parts.append(part)
+        if self._begin is not None:
+            self._begin(part)
 
     def data(self, data: bytes, start: int, end: int) -> None:
-        # What the parser first took for a boundary is in bytes of its own.
-        piece = self._body[start:end] if data is self._whole else data[start:end]
-        self.parts[-1].pieces.append(piece)
+        part = self.parts[-1]
+        piece = memoryview(data)[start:end]
+        if part.take is not None:
+            part.take(piece)
+        else:
+            part.pieces.append(piece)
 
     def end(self) -> None:
         self.ended = True

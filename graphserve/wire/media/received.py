@@ -1,11 +1,18 @@
 """Holds the files of one request, beside its other arguments: a body that is a file, and the parts
-of a form.
+of a form; in memory, or on disk in a folder that is removed with the call.
 
 Runs in workers, on the public's bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
+import mimetypes
+import os
+import re
+import shutil
+import tempfile
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 from msgspec.msgpack import Ext
@@ -13,6 +20,8 @@ from msgspec.msgpack import Ext
 from graphserve.wire.exceptions import Misfit
 
 RECEIVED = 6  # the extension type that stands for a file of the same request
+# What is kept of the name that a client gives a file: by the end of it libraries know what it is.
+_SUFFIX = re.compile(r"(?:\.tar)?\.[a-z0-9]{1,12}\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +29,15 @@ class ReceivedFile:
     """Describes a file that a client sent.
 
     Args:
-        data: its bytes.
+        data: its bytes; empty if it is on disk.
         media_type: what the client says that it is, without parameters, in lower case; empty if it
             does not say it.
+        path: where it is on disk, if it is there.
     """
 
     data: bytes
     media_type: str
+    path: str | None = None
 
 
 class ReceivedFiles:
@@ -55,3 +66,90 @@ class ReceivedFiles:
 
     def __bool__(self) -> bool:
         return bool(self._files)
+
+
+class CallFolder:
+    """The folder with the files of one call, which is made when the first of them comes.
+
+    Args:
+        parent: where it is made; a folder that is ours alone.
+    """
+
+    def __init__(self, parent: str) -> None:
+        self._parent = parent
+        self._path = ""
+        self._files = 0
+        self._removed = False
+
+    def file(self, name: str, suffix: str) -> DiskFile:
+        """Make a file for a parameter.
+
+        Args:
+            name: the parameter, which is no word of the client.
+            suffix: see `suffix_of`.
+        """
+        if not self._path:
+            os.makedirs(self._parent, 0o700, exist_ok=True)
+            self._path = tempfile.mkdtemp(prefix="call-", dir=self._parent)
+        if self._removed:  # (by the loop, while a thread went on)
+            self.remove()
+            raise FileNotFoundError(self._path)
+        self._files += 1
+        number = f"-{self._files}" if self._files > 1 else ""
+        return DiskFile(os.path.join(self._path, f"{name}{number}{suffix}"))
+
+    def remove(self) -> None:
+        """Remove it, with all that is in it; no file is made there any more."""
+        self._removed = True
+        if self._path:
+            shutil.rmtree(self._path, ignore_errors=True)
+
+    def __bool__(self) -> bool:
+        return bool(self._path)
+
+
+class DiskFile:
+    """A file on disk that is being written.
+
+    Args:
+        path: where it is made.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.size = 0
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._descriptor = os.open(path, flags, 0o600)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write more of it."""
+        rest = memoryview(data)
+        while rest.nbytes:
+            rest = rest[os.write(self._descriptor, rest) :]
+        self.size += len(data)
+
+    def close(self) -> None:
+        """End it, if that was not done yet."""
+        descriptor = self._descriptor
+        self._descriptor = -1
+        if descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def suffix_of(filename: str, media_type: str) -> str:
+    """Return the end of a file's name: of the one that its client gives it, or by its media
+    type; empty if neither says it.
+    """
+    if (found := _SUFFIX.search(filename)) is not None:
+        return found[0].lower()
+    if media_type == "application/octet-stream":  # (it may be anything)
+        return ""
+    return mimetypes.guess_extension(media_type) or ""
+
+
+# Where a file is put that is not on disk yet, while the arguments of a call are read.
+call_folder: ContextVar[CallFolder | None] = ContextVar("graphserve_call_folder", default=None)

@@ -12,13 +12,16 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 from graphserve.call.context import current
 from graphserve.wire.codec import ResultCodec
 from graphserve.wire.exceptions import BeyondMsgpack
 from graphserve.wire.formats import AnswerFormat, Format, MediaFormat
+from graphserve.wire.media.classes import name_of_kind
 from graphserve.worker.dispatch.executor import BoundApi, Executor
+from graphserve.worker.dispatch.opened import OpenedFile, open_result
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +37,11 @@ class EncodedResult:
     format: AnswerFormat
 
 
-def encode_result(codec: ResultCodec, value: object, format: AnswerFormat) -> EncodedResult:
+def encode_result(
+    codec: ResultCodec, value: object, format: AnswerFormat
+) -> EncodedResult | OpenedFile:
     """Return a result in a format, or as user code has said by `request().answer`; in JSON where
-    msgpack has no place for it.
+    msgpack has no place for it. A file on disk is opened.
 
     Raises:
         TypeError: as of `ResultCodec.encode`.
@@ -44,6 +49,12 @@ def encode_result(codec: ResultCodec, value: object, format: AnswerFormat) -> En
     """
     context = current.get()
     answer = None if context is None else context.answer
+    if isinstance(format, MediaFormat) and name_of_kind(value) == "path":
+        said = None if answer is None else answer.media_type
+        if said is None and codec.sent_as is not None:
+            said = codec.sent_as
+        kind = None if said is None else said.encode("latin-1")
+        return open_result(cast(Path, value), kind, codec.where)
     try:
         if answer is None:
             return EncodedResult(codec.encode(value, format), format)
@@ -62,7 +73,7 @@ def encode_for_service(
 
 def encoding(
     api: BoundApi,
-    write: Callable[[object], EncodedResult],
+    write: Callable[[object], EncodedResult | OpenedFile],
     executor: Executor,
     is_quick: Callable[[object], bool],
 ) -> BoundApi:
@@ -77,11 +88,11 @@ def encoding(
     method = api.method
 
     @functools.wraps(method)
-    def called(**arguments: object) -> EncodedResult:
+    def called(**arguments: object) -> EncodedResult | OpenedFile:
         return write(method(**arguments))
 
     @functools.wraps(method)
-    async def awaited(**arguments: object) -> EncodedResult:
+    async def awaited(**arguments: object) -> EncodedResult | OpenedFile:
         result: Any = method(**arguments)
         if inspect.isawaitable(result):
             result = await result

@@ -33,6 +33,7 @@ from graphserve.wire.formats import stream_format
 from graphserve.wire.media.answers import Accepts, Streams, accepts_of, streams_of
 from graphserve.wire.media.bodies import BodyReader
 from graphserve.wire.media.files import is_slow
+from graphserve.wire.media.received import CallFolder
 from graphserve.wire.signature import Signature
 from graphserve.worker.dispatch import endings
 from graphserve.worker.dispatch.load import LatencyEstimate, LoopLagLimit
@@ -134,13 +135,15 @@ class Executor:
         depth: of the node (`Plan.depth`); default: its level.
         shared: what the supervisor reads (`system/worker_pages.py`): the latest deadline of what
             is executed (never too early, exact when nothing is), and how many calls are.
+        files: the folder for files that are received; default: the temporary one.
     """
 
     def __init__(
         self, node: NodePlan, threads: ThreadPoolExecutor, depth: int | None = None,
-        shared: memoryview[int] | None = None,
+        shared: memoryview[int] | None = None, files: str = "",
     ) -> None:  # fmt: skip
         self.node = node
+        self._files = files
         self.threads = threads
         self.shared: memoryview[int] | list[int] = [0, 0] if shared is None else shared
         self.loop = asyncio.get_running_loop()
@@ -162,6 +165,12 @@ class Executor:
                 DECODERS, thread_name_prefix=f"{self.node.name}-bodies"
             )
         return self._decoders
+
+    def call_folder(self) -> CallFolder:
+        """Return the folder for the files of one call; it is made with the first of them."""
+        import tempfile
+
+        return CallFolder(self._files or tempfile.gettempdir())
 
     def register(self, execution: Running) -> None:
         """Count a call as executed from now on."""

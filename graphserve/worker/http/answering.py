@@ -5,7 +5,10 @@ Runs in workers. `HttpRequest` is what reads and executes the request that is an
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import math
+import os
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,18 +22,20 @@ from graphserve.wire import problem
 from graphserve.wire.codec import Format, content_format
 from graphserve.wire.exceptions import BeyondMsgpack
 from graphserve.wire.formats import AnswerFormat, MediaFormat
-from graphserve.wire.headers import ANSWER, BODILESS, CONTENT_TYPE
+from graphserve.wire.headers import ANSWER, BODILESS, CONTENT_TYPE, FILE
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.shared_buffers import UnreadableMemory
 from graphserve.wire.trust import RELAYED, Trust
 from graphserve.worker.dispatch.encoding import EncodedResult
 from graphserve.worker.dispatch.executor import BoundApi
+from graphserve.worker.dispatch.opened import OpenedFile, open_result
 from graphserve.worker.dispatch.shedding import noted
 from graphserve.worker.dispatch.slots import Permit
 from graphserve.worker.http.access_log import log_answer, shown
 from graphserve.worker.http.listener import Listener
 from graphserve.worker.http.routing import RoutedCall
 from graphserve.worker.http.transport import FlowControl, Writer
+from graphserve.worker.stream.receiving import FilesOfCall
 from graphserve.worker.stream.request_body import RequestBody
 
 if TYPE_CHECKING:
@@ -106,6 +111,7 @@ class AnswerableRequest:
     __slots__ = (
         "_accept",
         "_api",
+        "_files",
         "_noted",
         "_noted_body",
         "_throttle",
@@ -159,6 +165,8 @@ class AnswerableRequest:
         self._noted_body: bytes | None = None
         self.lost = False
         self.response_complete = False
+        # what it was sent on disk, of an API that takes such files
+        self._files: FilesOfCall | None = None
 
     @property
     def api(self) -> BoundApi:
@@ -218,7 +226,9 @@ class AnswerableRequest:
         try:
             status, headers, body = reply.result()
             packed = dict(headers).get(ANSWER)
-            if status == 200 and packed is not None:
+            if status == 200 and (where := dict(headers).get(FILE)) is not None:
+                self._send_found(where, dict(headers).get(CONTENT_TYPE), packed)
+            elif status == 200 and packed is not None:
                 from graphserve.call.answer import RelayedAnswer
 
                 said = RelayedAnswer(packed)
@@ -258,6 +268,9 @@ class AnswerableRequest:
 
     def _on_encoded(self, result: object, error: BaseException | None) -> None:
         """Answer with a result that is written already, or with what was raised."""
+        if isinstance(result, OpenedFile):
+            self._send_file(result)
+            return
         if not isinstance(result, EncodedResult):
             self._on_ended(result, error)
             return
@@ -267,6 +280,57 @@ class AnswerableRequest:
             self._answer_as_said(answer, result.body, result.format.content_type)
         else:
             self.respond(result.body)
+
+    def _send_file(self, file: OpenedFile) -> None:
+        """Answer with a file on disk."""
+        answer = self.context.answer
+        if answer is not None:
+            answer.close()
+        if self.trust is not RELAYED:
+            status, fields = (200, []) if answer is None else (answer.status, answer.fields())
+            self._begin_file(file, status, fields)
+            return
+        # who has passed it on sends it
+        said = [(FILE, base64.b64encode(os.fsencode(file.path)))]
+        if answer is not None:
+            said.append((ANSWER, answer.pack(file.content_type)))
+        self._respond_as_said(200, said, file.content_type, b"")
+
+    def _send_found(self, where: bytes, content_type: bytes | None, packed: bytes | None) -> None:
+        """Answer with a file that the sibling has found which took the call."""
+        from graphserve.call.answer import RelayedAnswer
+
+        said = None if packed is None else RelayedAnswer(packed)
+        executor = self.connection.listener.executor
+        path = os.fsdecode(base64.b64decode(where))
+        name = f"{executor.node.name}.{self._api.plan.name}"
+        opening = executor.loop.run_in_executor(
+            executor.decoders, open_result, path, content_type, name
+        )
+
+        def opened(opening: asyncio.Future[OpenedFile]) -> None:
+            if opening.cancelled() or self.lost:
+                return
+            if (error := opening.exception()) is not None:
+                self.fail(error)
+            elif said is None:
+                self._begin_file(opening.result(), 200, [])
+            else:
+                self._begin_file(opening.result(), said.status, said.fields())
+
+        opening.add_done_callback(opened)
+
+    def _begin_file(self, file: OpenedFile, status: int, fields: Fields) -> None:
+        from graphserve.worker.http.file_answer import FileAnswer, FilePart, part_of
+
+        routed = self.routed
+        part = FilePart(200, 0, file.size)
+        head = self.context.head
+        if routed is not None and routed.method == b"GET" and status == 200 and head is not None:
+            part = part_of(file.size, file.modified_ns, dict(head.unpack().headers))
+        head_only = (routed is not None and routed.head) or status in BODILESS
+        executor = self.connection.listener.executor
+        FileAnswer(self, executor, file, part, status, fields, head_only=head_only).start()
 
     def _answer_as_said(self, answer: Answer, body: bytes, content_type: bytes) -> None:
         """Answer with a result as user code has said; a typed caller takes the result alone."""
@@ -365,7 +429,17 @@ class AnswerableRequest:
                 connection.close_unread()
             else:
                 connection.transport.close()
+        if self._files is not None:
+            self._remove_files()
         connection.on_response_complete()
+
+    def _remove_files(self) -> None:
+        """Remove what it was sent on disk, once it is answered and nothing of it runs any more."""
+        files = self._files
+        if files is None or files.runs or not (self.lost or self.response_complete):
+            return
+        self._files = None
+        self.connection.listener.executor.decoders.submit(files.folder.remove)
 
     def encoded(self, value: object, format: AnswerFormat) -> bytes:
         """Return a result, or an item of a stream, as bytes for who made this request; see

@@ -300,7 +300,8 @@ class HttpConnection(asyncio.Protocol):
         if not is_next:
             self._queue(request, before)
         body_stream = None
-        if api.signature.input_stream is not None:
+        signature = api.signature
+        if signature.input_stream is not None or (signature.spools and not self.trust.values):
             body_stream = RequestBody(self.flow, self.caller_left, self.transport.abort)
         query = self.url.partition(b"?")[2] if b"?" in self.url else b""
         request.headers_complete(self.headers, query, body_stream)

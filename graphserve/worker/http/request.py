@@ -34,6 +34,7 @@ from graphserve.worker.dispatch.encoding import (
     encoding,
 )
 from graphserve.worker.dispatch.executor import BoundApi
+from graphserve.worker.dispatch.opened import OpenedFile
 from graphserve.worker.dispatch.shedding import refusal
 from graphserve.worker.dispatch.slots import WaitingUpload
 from graphserve.worker.flight_recorder import CallNotes
@@ -43,6 +44,7 @@ from graphserve.worker.http.limits import too_large, too_long_to_travel
 from graphserve.worker.http.response import EventSink, HttpSink
 from graphserve.worker.http.routing import RoutedCall
 from graphserve.worker.stream.producer import StreamExecution
+from graphserve.worker.stream.receiving import FilesOfCall, Receiving
 from graphserve.worker.stream.request_body import RequestBody, hold
 
 # (looked up once: a member of an enum is slow to find, and says its value by two calls)
@@ -184,7 +186,8 @@ class HttpRequest(AnswerableRequest):
         return (
             self._problem is None
             and self.keep_alive
-            and self._api.signature.input_stream is None
+            and self.body_stream is None
+            and self._files is None
             and not self._is_composed
         )
 
@@ -240,7 +243,7 @@ class HttpRequest(AnswerableRequest):
             # (behind others the answer is enough)
             self.connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self.body_stream is not None and self._is_next and self._problem is None:
-            self._execute()
+            self._go_on()
 
     def _forward(self, head: RequestHead, names: Container[bytes]) -> None:
         """Have the headers of these names travel down with each call that is made for it."""
@@ -289,7 +292,46 @@ class HttpRequest(AnswerableRequest):
         if self._problem is not None and not self._whole:
             self._refuse_unread()
         elif self._whole or self.body_stream is not None:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Execute it, or receive it first, if its files are put on disk."""
+        stream, api = self.body_stream, self._api
+        if stream is None or not api.signature.spools:
             self._execute()
+            return
+        executor, routed = self.connection.listener.executor, self.routed
+        self._files = FilesOfCall(executor.call_folder())
+        self._execution = Receiving(
+            executor,
+            api,
+            self.context,
+            stream,
+            self._format,
+            self.media_type,
+            self.query,
+            routed.method if routed is not None and routed.by_url else None,
+            self._files.folder,
+            self._on_received,
+        )
+
+    def _on_received(
+        self, arguments: dict[str, object] | None, error: BaseException | None
+    ) -> None:
+        self._execution = None
+        if self.response_complete or self.lost:  # what it was refused for says more
+            self._remove_files()
+            return
+        if error is not None:
+            if not self._whole:
+                self.keep_alive = False
+            self._refuse_arguments(error)
+            return
+        self.body_stream = None
+        assert self._files is not None
+        assert arguments is not None
+        self._files.arguments = arguments
+        self._execute()
 
     # --- executing ---
 
@@ -303,7 +345,7 @@ class HttpRequest(AnswerableRequest):
             parts = self._body
             body = parts[0] if len(parts) == 1 and type(parts[0]) is bytes else b"".join(parts)
             self._body = []
-            if self.routed is not None and self.routed.by_url:
+            if self.routed is not None and self.routed.by_url and self._files is None:
                 kind = self.media_type or (self._format or _JSON).value
                 body = whole(self.routed.method, kind, self.query, body)
                 self._format = _BY_URL
@@ -316,6 +358,7 @@ class HttpRequest(AnswerableRequest):
             if (
                 suspicions is not None
                 and self.body_stream is None
+                and self._files is None
                 and (killer := suspicions.refusal(self._fingerprint(body))) is not None
             ):
                 self.refuse(killer)
@@ -343,13 +386,17 @@ class HttpRequest(AnswerableRequest):
     def _run(self, body: bytes) -> None:
         listener = self.connection.listener
         if (notes := listener.notes) is not None:
-            if self.body_stream is not None:
+            if self.body_stream is not None or self._files is not None:
                 self._noted = notes.add_upload(self._api.index)
             elif listener.suspicions is None:
                 self._noted = notes.add(self._api.index, body)
             else:
                 self._add_note(notes, body)
-        if len(body) >= self._api.large_from and self._is_large(body):
+        if len(body) >= self._api.large_from and (self._files is not None or self._is_large(body)):
+            if self._files is not None:
+                self._files.runs = True
+                self._start(self._files.arguments)
+                return
             self._decode(body, self._start, self._on_freed)
         elif (arguments := self._arguments(body)) is None:
             self._on_freed()
@@ -433,7 +480,7 @@ class HttpRequest(AnswerableRequest):
         written = executor.loop.run_in_executor(executor.decoders, self._result_writer(), result)
         written.add_done_callback(self._on_written)
 
-    def _on_written(self, written: asyncio.Future[EncodedResult]) -> None:
+    def _on_written(self, written: asyncio.Future[EncodedResult | OpenedFile]) -> None:
         if written.cancelled():
             return
         error = written.exception()
@@ -496,7 +543,8 @@ class HttpRequest(AnswerableRequest):
         """
         listener, api = self.connection.listener, self._api
         # it comes to us: it waits for a slot of ours
-        if self.body_stream is not None and not listener.passes_on:
+        is_here = self.body_stream is not None or self._files is not None
+        if is_here and not listener.passes_on:
             run = lambda: self._run(body)  # noqa: E731
             self._execution = WaitingUpload(
                 listener.executor, listener.slots, self.context, run, self.fail
@@ -515,6 +563,9 @@ class HttpRequest(AnswerableRequest):
                 self._remove_note()
         if self._api.plan.lane == "queue":
             listener.slots.release()
+        if self._files is not None:
+            self._files.runs = False
+            self._remove_files()
 
     # --- ending early ---
 
@@ -529,6 +580,8 @@ class HttpRequest(AnswerableRequest):
             self._execution.cancel()
         if self._relay is not None:
             self._relay.cancel()
+        if self._files is not None:
+            self._remove_files()
 
     def drop(self) -> None:
         """Give the request up, and answer it no more: another answer takes the place of its own."""

@@ -105,6 +105,15 @@ class RequestBody:
             self._flow.resume_reading()
         return chunk
 
+    async def pieces(self) -> list[bytes]:
+        """Wait for more, and return all that has come since; nothing at the end."""
+        found = []
+        if (first := await anext(self, None)) is not None:
+            found.append(first)
+            while self._chunks:
+                found.append(await anext(self))
+        return found
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

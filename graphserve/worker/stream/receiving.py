@@ -1,0 +1,163 @@
+"""Receives a request whose files are put on disk as they come: the API is called when all of it is
+here.
+
+Runs in workers. The connection is held back while the disk is slow; a slot is taken afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from dataclasses import dataclass, field
+from functools import partial
+
+from graphserve.call.context import CallContext
+from graphserve.errors import DeadlineExceeded
+from graphserve.wire.exceptions import MalformedBody
+from graphserve.wire.formats import Format, is_form
+from graphserve.wire.media.bodies import SpooledBody
+from graphserve.wire.media.multipart import is_installed
+from graphserve.wire.media.received import CallFolder, call_folder
+from graphserve.wire.problem import HttpProblem
+from graphserve.wire.url_arguments import whole
+from graphserve.worker.dispatch.decoding import NO_FORMS, OnRead, read_arguments
+from graphserve.worker.dispatch.executor import BoundApi, Executor
+from graphserve.worker.stream.request_body import RequestBody
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@dataclass(slots=True)
+class FilesOfCall:
+    """Holds what a request was sent on disk.
+
+    Args:
+        folder: has the files.
+        arguments: of the call, when all of it is here.
+        runs: whether it is executed.
+    """
+
+    folder: CallFolder
+    arguments: dict[str, object] = field(default_factory=dict)
+    runs: bool = False
+
+
+class Receiving:
+    """Receives one request.
+
+    Args:
+        executor: of the worker.
+        api: the API.
+        context: what travels with the call.
+        body: as it comes.
+        format: of it.
+        content_type: of it, as the client says it.
+        query: of the URL.
+        by_url: the method, where the URL says some of the arguments.
+        folder: takes the files.
+        on_end: called once with the arguments, or with what is wrong; not after `cancel`.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        api: BoundApi,
+        context: CallContext,
+        body: RequestBody,
+        format: Format | None,
+        content_type: bytes,
+        query: bytes,
+        by_url: bytes | None,
+        folder: CallFolder,
+        on_end: OnRead,
+    ) -> None:
+        self._executor = executor
+        self._api = api
+        self._context = context
+        self._body = body
+        self._format = format
+        self._content_type = content_type
+        self._query = query
+        self._by_url = by_url
+        self._folder = folder
+        self._on_end: OnRead | None = on_end
+        self._in_thread = partial(executor.loop.run_in_executor, executor.decoders)
+        self._task = executor.loop.create_task(self._run())
+        self._task.add_done_callback(self._ended)
+
+    def cancel(self) -> None:
+        """Stop: the client went away."""
+        self._on_end = None
+        self._task.cancel()
+
+    def _ended(self, task: asyncio.Task[dict[str, object]]) -> None:
+        on_end = self._on_end
+        self._on_end = None
+        if task.cancelled() or on_end is None:
+            return
+        if (error := task.exception()) is None:
+            on_end(task.result(), None)
+        elif isinstance(error, TimeoutError):
+            name = self._executor.node.name
+            said = f"{name} had not received the request before the deadline"
+            on_end(None, DeadlineExceeded(said, node=name))
+        elif isinstance(error, OSError) and error.errno in _FULL:
+            on_end(None, HttpProblem(507, "there is no room on disk for the file"))
+        else:
+            on_end(None, error)
+
+    async def _run(self) -> dict[str, object]:
+        left = self._context.seconds_left()
+        async with asyncio.timeout(None if left is None else max(0.0, left)):
+            spooled: SpooledBody | None = None
+            if self._format is Format.RAW:
+                spooled = await self._in_thread(self._begin)
+            held: list[bytes] = []
+            while pieces := await self._body.pieces():
+                if spooled is None:
+                    held += pieces
+                else:
+                    await self._in_thread(self._feed, spooled, pieces)
+            return await self._in_thread(self._finish, spooled, b"".join(held))
+
+    def _begin(self) -> SpooledBody | None:
+        if is_form(self._content_type) and not is_installed():
+            raise HttpProblem(415, NO_FORMS)
+        method = None if self._by_url is None else self._by_url.decode()
+        bodies = self._api.arguments.bodies_of(method, self._api.bodies)
+        try:
+            return bodies.spooled(self._content_type, self._folder)
+        except MalformedBody as exc:
+            raise _malformed(exc) from None
+
+    def _feed(self, spooled: SpooledBody, pieces: list[bytes]) -> None:
+        try:
+            for piece in pieces:
+                spooled.feed(piece)
+        except MalformedBody as exc:
+            raise _malformed(exc) from None
+
+    def _finish(self, spooled: SpooledBody | None, body: bytes) -> dict[str, object]:
+        api, format, method = self._api, self._format, self._by_url
+        call_folder.set(self._folder)
+        try:
+            if spooled is not None:
+                said = None if method is None else method.decode()
+                form = is_form(self._content_type)
+                return api.arguments.decode_spooled(
+                    spooled.finish(), self._query, said, is_form=form
+                )
+            kind = self._content_type
+            if method is not None:
+                named = kind if format is Format.RAW else (format or Format.JSON).value
+                body = whole(method, named, self._query, body)
+                format = Format.BY_URL
+            return read_arguments(api, self._query, body, format, None, None, kind)
+        except MalformedBody as exc:
+            raise _malformed(exc) from None
+        finally:
+            call_folder.set(None)
+
+
+def _malformed(exc: MalformedBody) -> HttpProblem:
+    return HttpProblem(400, f"the body is not valid multipart/form-data: {exc}")

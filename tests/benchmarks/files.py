@@ -1,0 +1,109 @@
+"""Sends files through a graph and says what its processes held meanwhile: `python -m
+tests.benchmarks.files [SIZE]`, as in `2GB`.
+
+Each file goes up as a body and as a form, over a hop by its path, and comes down again; the largest
+PSS of each process is printed, less what it had before.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx
+
+from graphserve.declare.sizes import read_size
+from tests.harness import APPS, Served, served
+from tests.measuring.processes import pss, tree
+
+PIECE = bytes(256 * 1024)
+
+
+class Peaks:
+    """Looks what each process holds, in a thread, until it is left."""
+
+    def __init__(self, graph: Served) -> None:
+        self._pids = tree(graph.process.pid)
+        self.before = {pid: pss(pid) for pid in self._pids}
+        self.most = dict(self.before)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+
+    def __enter__(self) -> Peaks:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def grown(self) -> int:
+        """Return by how many KB the process has grown that has grown most."""
+        return max(self.most[pid] - self.before[pid] for pid in self._pids)
+
+    def _look(self) -> None:
+        while not self._over.wait(0.05):
+            for pid in self._pids:
+                self.most[pid] = max(self.most[pid], pss(pid))
+
+
+def pieces(size: int) -> Iterator[bytes]:
+    """Yield so many bytes."""
+    for _ in range(size // len(PIECE)):
+        yield PIECE
+
+
+class Form:
+    """A file that is made while it is read, for a form."""
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def read(self, size: int = -1) -> bytes:
+        """Return more of it."""
+        found = PIECE[: min(self._left, len(PIECE) if size < 0 else size)]
+        self._left -= len(found)
+        return found
+
+
+def main(size: int) -> None:
+    """Print a line for each way."""
+    with tempfile.TemporaryDirectory(prefix="gs-") as folder:
+        options = [
+            "--run-dir",
+            f"{folder}/run",
+            "--max-body-size",
+            str(size + 10**6),
+            "--timeout",
+            "600",
+        ]
+        with (
+            served("tests.apps.disk:Disk", *options, cwd=APPS.parent.parent) as graph,
+            httpx.Client(base_url=graph.url, timeout=600, trust_env=False) as client,
+        ):
+            client.post("/counted", content=b"x", headers={"content-type": "a/b"})
+            for name, path, request in (
+                ("up, as a body", "/counted", {"content": pieces(size), "headers": {"content-type": "a/b"}}),
+                ("up, in a form", "/counted", {"files": {"file": ("a.bin", Form(size))}}),
+                ("up and down", "/back", {"content": pieces(size), "headers": {"content-type": "a/b"}}),
+            ):  # fmt: skip
+                began = time.perf_counter()
+                came = 0
+                with (
+                    Peaks(graph) as peaks,
+                    client.stream("POST", path, **request) as answer,  # type: ignore[arg-type]
+                ):
+                    for piece in answer.iter_raw():
+                        came += len(piece)
+                seconds = time.perf_counter() - began
+                grown = peaks.grown() / 1e3
+                print(
+                    f"{name:14} {answer.status_code} {came:13,} B {seconds:6.1f} s {grown:6.1f} MB"
+                )
+
+
+if __name__ == "__main__":
+    main(read_size(sys.argv[1] if len(sys.argv) > 1 else "2GB"))
