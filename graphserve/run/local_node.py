@@ -48,7 +48,9 @@ from graphserve.wire.media.received import CallFolder, call_folder
 from graphserve.wire.trust import PEER
 from graphserve.worker.batch.batcher import Batcher
 from graphserve.worker.dispatch.decoding import read_arguments
+from graphserve.worker.dispatch.encoding import EncodedResult, encode_result, encoding
 from graphserve.worker.dispatch.executor import BoundApi, Executor, bind
+from graphserve.worker.dispatch.opened import OpenedFile
 from graphserve.worker.instance import InstanceThreads, ServiceInstance
 from graphserve.worker.stream.producer import StreamExecution
 from graphserve.worker.stream.request_body import from_query
@@ -229,8 +231,18 @@ class LocalNode:
             self._loop.call_soon(self._refused, call, exc, limited)
             return
 
+        accept, is_client = call.request.accept, not call.request.trust.values
+        writes_slowly = api.writes_slowly and is_client and not api.signature.stream
+
         def ended(result: object, error: BaseException | None) -> None:
-            self._ended(call, api, result, error)
+            if writes_slowly and error is None and api.plan.batch is not None:
+                answer = context.answer
+                written = self._loop.run_in_executor(
+                    self.executor.decoders, encode_result, api.result, result, accept, answer
+                )
+                written.add_done_callback(partial(self._written, call, api))
+            else:
+                self._ended(call, api, result, error)
 
         def free() -> None:
             if folder is not None:
@@ -254,7 +266,11 @@ class LocalNode:
             execution = StreamExecution(self.executor, api, context, sink, free)
             base.run(execution.start, arguments)
         else:
-            execution = base.run(self.executor.start, api, arguments, context, ended, free)
+            executed = api
+            if writes_slowly:
+                write = partial(encode_result, api.result, format=accept)
+                executed = encoding(api, write, self.executor, _never)
+            execution = base.run(self.executor.start, executed, arguments, context, ended, free)
         if call.exchange in self._executing:  # it may be over: its deadline had passed
             self._executing[call.exchange] = execution
 
@@ -277,10 +293,22 @@ class LocalNode:
             api, request.query, request.body, request.format, None, fetch, request.media_type
         )
 
+    def _written(
+        self,
+        call: LocalCall,
+        api: BoundApi,
+        written: asyncio.Future[EncodedResult | OpenedFile],
+    ) -> None:
+        error = written.exception()
+        self._ended(call, api, None if error is not None else written.result(), error)
+
     def _ended(
         self, call: LocalCall, api: BoundApi, result: object, error: BaseException | None
     ) -> None:
         self._executing.pop(call.exchange, None)
+        if error is None and isinstance(result, (EncodedResult, OpenedFile)):
+            self._answer_encoded(call, result)
+            return
         if error is None:
             accept = call.request.accept
             answer = call.request.context.answer
@@ -299,6 +327,23 @@ class LocalNode:
                 call.exchange.answered(200, [(CONTENT_TYPE, accept.content_type)], body)
                 return
         self._raised(call, api, error)
+
+    def _answer_encoded(self, call: LocalCall, result: EncodedResult | OpenedFile) -> None:
+        """Answer an httpx client with a result that a thread has written, or a file."""
+        if isinstance(result, OpenedFile):
+            body, content_type = result.file.readall(), result.content_type
+        else:
+            body, content_type = result.body, result.format.content_type
+        answer = call.request.context.answer
+        if answer is None:
+            call.exchange.answered(200, [(CONTENT_TYPE, content_type)], body)
+            return
+        answer.close()
+        if answer.bodiless:
+            call.exchange.answered(answer.status, answer.fields(), b"")
+        else:
+            fields = [(CONTENT_TYPE, content_type), *answer.fields()]
+            call.exchange.answered(answer.status, fields, body)
 
     def _answer_as_said(
         self, call: LocalCall, answer: Answer, result: object, api: BoundApi
@@ -453,3 +498,8 @@ async def leave(life: ServiceInstance, seconds: float) -> bool:
         warnings.warn(text, RuntimeWarning, stacklevel=3)
         return False
     return True
+
+
+def _never(value: object) -> bool:
+    """Tell that a result takes time to write, whatever it is."""
+    return False

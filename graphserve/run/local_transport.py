@@ -208,6 +208,11 @@ class BodySink(ExchangeSink):
             self.headers = _headers(self.headers, answer)
         super().write(data)
 
+    @property
+    def slow(self) -> bool:
+        """Return whether writing an item takes so long that a thread does it."""
+        return self.api.writes_slowly
+
     def encode(self, item: object) -> bytes:
         """Return an item in the format of the stream."""
         if not self.begun and self._context.answer is not None:

@@ -31,7 +31,14 @@ class Painter:
 
     @api(batch=Batch(max_size=4, max_wait=0))
     def negatives(self, images: list[Image.Image]) -> list[Image.Image]:
+        for caller in graphserve.requests():
+            caller.answer.media_type = "application/pictures+json"
         return [image.point(lambda value: 255 - value) for image in images]
+
+    @api
+    async def frames(self, image: Image.Image) -> AsyncIterator[Image.Image]:
+        yield image
+        yield image
 
 
 @service
@@ -67,6 +74,10 @@ class Pictures:
             answer.status_code,
             answer.headers["content-type"],
             answer.content[:4] == b"\x89PNG",
+            (await self.http.post("/frames", files={"image": open_png()})).text.count('"iVBOR'),
+            (await self.http.post("/negatives", files={"images": open_png()})).headers[
+                "content-type"
+            ],
         ]
 
     @api

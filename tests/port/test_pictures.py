@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 from PIL import Image
 
 import graphserve
+from graphserve.wire.media import images
 from tests.apps.pictures import Page, Pictures
 from tests.harness import APPS, Served, served
 from tests.wire.test_images import PICTURE, bomb, file
 
+BY_HTTP = [200, "image/png", True, 2, "application/pictures+json"]
 PNG = {"content-type": "image/png"}
 # too many bytes for the socket: its pixels pass by shared memory
 LARGE = Image.frombytes("RGB", (300, 200), bytes(range(200)) * 900)
@@ -74,7 +78,7 @@ def test_pictures_in_lists_and_classes(client: httpx.Client) -> None:
     assert changed.getpixel((0, 0)) == (1, 2, 3)
     answer = client.post("/frames", files={"image": first})
     assert len(answer.text.splitlines()) == 2
-    assert client.post("/by_http", content=first, headers=PNG).json() == [200, "image/png", True]
+    assert client.post("/by_http", content=first, headers=PNG).json() == BY_HTTP
 
 
 def test_what_is_no_picture(client: httpx.Client) -> None:
@@ -106,7 +110,15 @@ def test_a_picture_leaves_as_its_answer_says(client: httpx.Client) -> None:
 
 
 @pytest.mark.anyio
-async def test_pictures_in_one_process() -> None:
+async def test_pictures_in_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[int] = []
+    write = images.to_public
+
+    def noted(*args: Any) -> bytes:
+        threads.append(threading.get_ident())
+        return write(*args)
+
+    monkeypatch.setattr(images, "to_public", noted)
     async with graphserve.local(Pictures) as pictures:
         turned = await pictures.turn(LARGE)
         assert turned.tobytes() == LARGE.rotate(90, expand=True).tobytes()
@@ -118,7 +130,8 @@ async def test_pictures_in_one_process() -> None:
         ]
         frames = [frame.size async for frame in pictures.frames(PICTURE, count=2)]
         assert frames == [(31, 17), (17, 31)]
-        assert await pictures.by_http(PICTURE) == [200, "image/png", True]
+        assert await pictures.by_http(PICTURE) == BY_HTTP
+        assert threads and threading.get_ident() not in threads, "written on the loop"
         with pytest.raises(graphserve.InvalidArguments):
             await pictures.turn("no image")  # type: ignore[arg-type]
 

@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from graphserve.call.context import current
 from graphserve.wire.codec import ResultCodec
@@ -22,6 +22,9 @@ from graphserve.wire.formats import AnswerFormat, Format, MediaFormat
 from graphserve.wire.media.classes import name_of_kind
 from graphserve.worker.dispatch.executor import BoundApi, Executor
 from graphserve.worker.dispatch.opened import OpenedFile, open_result
+
+if TYPE_CHECKING:
+    from graphserve.call.answer import Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +41,24 @@ class EncodedResult:
 
 
 def encode_result(
-    codec: ResultCodec, value: object, format: AnswerFormat
+    codec: ResultCodec, value: object, format: AnswerFormat, answer: Answer | None = None
 ) -> EncodedResult | OpenedFile:
     """Return a result in a format, or as user code has said by `request().answer`; in JSON where
     msgpack has no place for it. A file on disk is opened.
+
+    Args:
+        codec: of the result.
+        value: the result.
+        format: how it is written.
+        answer: what user code has said of it; default: of the call that is executed here.
 
     Raises:
         TypeError: as of `ResultCodec.encode`.
         ValueError: likewise.
     """
-    context = current.get()
-    answer = None if context is None else context.answer
+    if answer is None:
+        context = current.get()
+        answer = None if context is None else context.answer
     if isinstance(format, MediaFormat) and name_of_kind(value) == "path":
         said = None if answer is None else answer.media_type
         if said is None and codec.sent_as is not None:

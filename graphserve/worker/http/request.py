@@ -463,10 +463,11 @@ class HttpRequest(AnswerableRequest):
         except Exception as exc:
             self.fail(exc)
 
-    def _result_writer(self) -> Callable[[object], EncodedResult]:
+    def _result_writer(self) -> Callable[[object], EncodedResult | OpenedFile]:
         """Return what writes a result that takes long to write, in a thread."""
         if not self.trust.values:
-            return partial(encode_result, self._api.result, format=self._accept)
+            answer = self.context.answer
+            return partial(encode_result, self._api.result, format=self._accept, answer=answer)
         encode = self.encoded if self.trust.memory else self._api.result.encode
         return partial(encode_for_service, encode, format=self._accept)
 
