@@ -19,7 +19,7 @@
 
 `graphserve serve app.py:Gateway` runs the graph that the classes of app.py form.
 
-    declare it    service, api, depends, Batch, Array, Body, Media
+    declare it    service, api, depends, Batch, Array, Body, Media, register_type
     run it        serve (processes), local (in this process, for tests)
     in an API     request (who asks, and with which headers), requests (of a batch),
                   Problem (answer with a status), deadline, cancelled, trace_context,
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from graphserve.call.in_hand import BatchedRequest, Request, request, requests
     from graphserve.run import Server, local, serve
     from graphserve.wire.arrays import Array
+    from graphserve.wire.media.registered import register_type
 
 __all__ = [
     "Array",
@@ -78,6 +79,7 @@ __all__ = [
     "deadline",
     "depends",
     "local",
+    "register_type",
     "request",
     "requests",
     "serve",
@@ -95,6 +97,7 @@ _LATER = {
     "cancelled": "call.context",
     "deadline": "call.context",
     "local": "run",
+    "register_type": "wire.media.registered",
     "request": "call.in_hand",
     "requests": "call.in_hand",
     "serve": "run",

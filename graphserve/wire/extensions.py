@@ -39,15 +39,14 @@ from graphserve.system import own_json
 from graphserve.wire import arrays, pydantic_models, type_hints
 from graphserve.wire.exceptions import Misfit
 from graphserve.wire.formats import BodyBytes
-from graphserve.wire.media.classes import kind_of_class
 from graphserve.wire.media.kinds import (
     KINDS,
-    PACKED,
     BufferSource,
     PackedKind,
     is_packed,
     kind_of_header,
     kind_of_value,
+    packed_kind,
 )
 from graphserve.wire.media.received import RECEIVED, ReceivedFiles
 from graphserve.wire.type_hints import Hint
@@ -301,8 +300,8 @@ def _builder(kind: Hint, by_name: bool) -> Callable[[object], object]:
         return lambda value: arrays.scalar(origin, value)
     if origin is Blob:
         return _as_bytes
-    if isinstance(origin, type) and (name := kind_of_class(origin)) is not None:
-        return PACKED[name].read
+    if isinstance(origin, type) and (packed := packed_kind(origin)) is not None:
+        return packed.read
     adapter = pydantic_models.Adapter(kind)
     return lambda value: adapter.load(as_json(value, not by_name), by_name=by_name)
 

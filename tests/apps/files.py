@@ -10,11 +10,43 @@ from typing import Annotated
 import httpx
 
 import graphserve
-from graphserve import Media, api, depends, service
+from graphserve import Media, api, depends, register_type, service
+
+
+class Sound:
+    """A class that nobody knows how to send, until it is registered."""
+
+    def __init__(self, samples: bytes) -> None:
+        if samples.startswith(b"bad"):
+            raise ValueError("these are no samples")
+        self.samples = samples
+
+
+class Rate:
+    def __init__(self, hertz: int) -> None:
+        self.hertz = hertz
+
+
+register_type(Sound, media_type="audio/x-raw", encode=lambda sound: sound.samples, decode=Sound)
+register_type(
+    Rate,
+    media_type="text/x-rate",
+    encode=lambda rate: str(rate.hertz).encode(),
+    decode=lambda data: Rate(int(data)),
+    json=(lambda rate: rate.hertz, Rate),
+)
 
 
 @service(concurrency=1)
 class Store:
+    @api
+    def louder(self, sound: Sound, times: int = 2) -> Sound:
+        return Sound(sound.samples * times)
+
+    @api
+    def rates(self, rates: list[Rate]) -> dict[str, Rate]:
+        return {str(rate.hertz): rate for rate in rates}
+
     @api
     def twice(self, data: bytes) -> bytes:
         return data + data
@@ -197,3 +229,15 @@ class Files:
         graphserve.request().answer.media_type = media_type
         yield b"a"
         yield b"b"
+
+    @api
+    async def louder(self, sound: Sound, times: int = 2) -> Sound:
+        return await self.store.louder(sound, times)
+
+    @api
+    async def rates(self, rates: list[Rate]) -> dict[str, Rate]:
+        return await self.store.rates(rates)
+
+    @api
+    async def sounds(self, sound: Sound | None = None) -> list[Sound]:
+        return [] if sound is None else [sound, sound]

@@ -189,7 +189,7 @@ def test_a_busy_worker_and_a_client_that_leaves(graph: Served, run: Path, tmp_pa
 
 
 def test_what_a_worker_held_that_is_killed_is_removed(graph: Served, run: Path) -> None:
-    with graph.client() as client, pytest.raises(httpx.RemoteProtocolError):
+    with graph.client() as client, pytest.raises(httpx.TransportError):
         client.post("/die", files={"file": CONTENT})
     eventually(lambda: not left(run))
 

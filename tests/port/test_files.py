@@ -4,6 +4,7 @@ worker, over a hop, in `local()`.
 
 from __future__ import annotations
 
+import base64
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from graphserve.wire.problem import HttpProblem
 from graphserve.wire.signature import Signature
 from graphserve.worker.dispatch import decoding
 from graphserve.worker.dispatch.executor import BoundApi
-from tests.apps.files import Files
+from tests.apps.files import Files, Rate, Sound
 from tests.harness import APPS, Served, eventually, served
 
 SMALL = bytes(range(256))
@@ -209,6 +210,42 @@ def test_a_slow_reader_holds_the_producer_and_who_leaves_ends_it(graph: Served) 
         eventually(lambda: other.post("/state", json={}).json()[1] == 0)
 
 
+@pytest.mark.parametrize("content", [b"", SMALL, LARGE], ids=["empty", "small", "large"])
+def test_a_registered_type_comes_and_leaves(client: httpx.Client, content: bytes) -> None:
+    text = base64.b64encode(content).decode()
+    for answer in (
+        client.post("/louder", content=content, headers=RAW),
+        client.post("/louder", files={"sound": content}, data={"times": "2"}),
+        client.post("/louder", json={"sound": text}),
+    ):
+        assert answer.headers["content-type"] == "audio/x-raw"
+        assert answer.content == content * 2
+    asked = client.post("/louder", json={"sound": text}, headers={"accept": "application/json"})
+    assert base64.b64decode(asked.json()) == content * 2
+    assert client.post("/sounds", files={"sound": content}).json() == [text, text]
+    assert client.post("/sounds", json={}).json() == []
+    assert client.post("/rates", json={"rates": [1, 2]}).json() == {"1": 1, "2": 2}
+    answer = client.post("/rates", files=[("rates", b"5"), ("rates", b"6")])
+    assert answer.json() == {"5": 5, "6": 6}
+
+
+def test_what_is_no_registered_type(client: httpx.Client) -> None:
+    for answer in (
+        client.post("/louder", content=b"bad", headers=RAW),
+        client.post("/louder", json={"sound": "YmFk"}),
+        client.post("/louder", json={"sound": "@"}),
+        client.post("/louder", json={"sound": None}),
+        client.post("/louder", json={"sound": 5}),
+        client.post("/rates", files={"rates": b"x"}),
+    ):
+        assert answer.status_code == 422, answer.text
+        assert answer.json()["errors"][0]["loc"][0] in ("sound", "rates")
+        assert "samples" not in answer.text  # what user code raised is not told
+    body = client.get("/openapi.json").json()["paths"]["/louder"]["post"]
+    assert "audio/x-raw" in body["requestBody"]["content"]
+    assert next(iter(body["responses"]["200"]["content"])) == "application/json"
+
+
 def test_where_forms_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "is_installed", lambda: False)
     signature = Signature.of(Files, "twice")
@@ -240,6 +277,8 @@ async def test_files_in_one_process() -> None:
         assert [piece async for piece in files.echo(pieces())] == [b"a", b"", b"b", b""]
         assert await files.count(iter([b"a", b"bc"])) == 3
         assert [row async for row in files.rows(1)] == ["0,ü\n"]
+        assert (await files.louder(Sound(SMALL))).samples == SMALL * 2
+        assert list(await files.rates([Rate(1)])) == ["1"]
         assert await files.wav(SMALL * 8) == SMALL * 8  # (of clients, not of services)
         assert await files.pages([SMALL], "a") == "<h1>a</h1>1"
         assert await files.places("b") == {"type": "b"}

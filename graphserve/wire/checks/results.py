@@ -33,6 +33,9 @@ def exact(hint: Hint) -> Looks | None:
         return None
     if (kinds := _kinds(part)) is not None:
         return lambda value: type(value) in kinds
+    if part.kind == "registered":
+        cls = part.cls
+        return lambda value: isinstance(value, cls)
     if (name := part.kind) in NAMES and not part.metadata:
         return lambda value: name_of_kind(value) == name
     if part.metadata:

@@ -14,6 +14,8 @@
     bodies       turns a form, or a file, into arguments
     text         reads arguments that are text, in forms and in URLs, as their types say
     multipart    cuts a form into its parts
+    registered   `register_type`: kinds of the user's
+    paths        files on disk; texts: text that leaves as it is
     received     the files of one request, beside its other arguments
     answers      in which media types a result may leave, and which one an Accept asks for
 

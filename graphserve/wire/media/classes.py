@@ -7,7 +7,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Literal
 
-KindName = Literal["arrow", "image", "pandas", "path", "polars", "tensor"]
+KindName = Literal["arrow", "image", "pandas", "path", "polars", "registered", "tensor"]
 
 # by the package and the name of the class
 _KINDS: dict[str, KindName] = {
@@ -18,14 +18,21 @@ _KINDS: dict[str, KindName] = {
     "torch.Tensor": "tensor",
     "pathlib.Path": "path",
 }
-NAMES: frozenset[str] = frozenset(_KINDS.values())
+NAMES: frozenset[str] = frozenset({*_KINDS.values(), "registered"})
+_REGISTERED: set[type] = set()
 
 
 def kind_of_class(cls: type) -> KindName | None:
     """Return the kind of value that a class is declared for; none is for a class derived from
     it.
     """
-    return _KINDS.get(_key(cls))
+    return "registered" if cls in _REGISTERED else _KINDS.get(_key(cls))
+
+
+def register(cls: type) -> None:
+    """Give a class of the user's the kind `registered`."""
+    _REGISTERED.add(cls)
+    _of_instances.cache_clear()
 
 
 def name_of_kind(value: object) -> KindName | None:
@@ -36,7 +43,7 @@ def name_of_kind(value: object) -> KindName | None:
 
 @lru_cache(maxsize=1024)
 def _of_instances(cls: type) -> KindName | None:
-    found = (_KINDS.get(_key(base)) for base in cls.__mro__)
+    found = (kind_of_class(base) for base in cls.__mro__)
     return next((name for name in found if name is not None), None)
 
 

@@ -12,7 +12,7 @@ import typing
 from graphserve.declare.media import Media
 from graphserve.wire import type_hints
 from graphserve.wire.formats import is_json
-from graphserve.wire.media.kinds import KINDS, TEXT, MediaKind
+from graphserve.wire.media.kinds import KINDS, TEXT, MediaKind, kind_declared
 from graphserve.wire.media.octets import ANY
 from graphserve.wire.type_hints import Hint
 
@@ -24,7 +24,7 @@ def kind_of(hint: Hint) -> MediaKind | None:
     part = type_hints.take_apart(without_none(hint))
     if part.kind == "bytes" and part.hint is not bytes:
         return None
-    return KINDS.get(part.kind)
+    return kind_declared(part.kind, part.origin)
 
 
 def is_file(hint: Hint) -> bool:
@@ -102,7 +102,7 @@ def is_slow(hint: Hint) -> bool:
     """Return whether reading or writing a value of this type for a client takes so long that it is
     done in a thread.
     """
-    found = (KINDS.get(part.kind) for part in type_hints.walk(hint))
+    found = (kind_declared(part.kind, part.origin) for part in type_hints.walk(hint))
     return any(kind is not None and kind.is_slow for kind in found)
 
 

@@ -6,11 +6,12 @@ Runs where classes are read, and in workers.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from typing import Protocol
 
 from graphserve.wire.media import images
-from graphserve.wire.media.classes import name_of_kind
+from graphserve.wire.media.classes import kind_of_class, name_of_kind
 from graphserve.wire.media.images import Images
 from graphserve.wire.media.npy import ArrayFiles
 from graphserve.wire.media.octets import Octets
@@ -144,12 +145,32 @@ TEXT: MediaKind = Texts()  # of results of `str` only, whose `Media` says so
 KINDS: Mapping[str, MediaKind] = {"bytes": Octets(), "array": ArrayFiles(), **PACKED}
 _BY_MARK = {kind.mark: kind for kind in PACKED.values()}
 _LEAST_MARK = 0xF0
+REGISTERED: dict[type, PackedKind] = {}  # what user code has registered, by class
+REGISTERED_MARK = 0xFD
+_KEY_LENGTH = struct.Struct("<BH")
 
 
 def kind_of_value(value: object) -> PackedKind | None:
     """Return the kind that a value is of, if only we know how to send it."""
     name = name_of_kind(value)
-    return None if name is None else PACKED[name]
+    if name is None:
+        return None
+    if name != "registered":
+        return PACKED[name]
+    return next(kind for base in type(value).__mro__ if (kind := REGISTERED.get(base)) is not None)
+
+
+def kind_declared(name: str, cls: object) -> MediaKind | None:
+    """Return the kind of a part of a type, by the part's name and the class of its values."""
+    return REGISTERED[cls] if isinstance(cls, type) and name == "registered" else KINDS.get(name)
+
+
+def packed_kind(cls: type) -> PackedKind | None:
+    """Return the kind that a class is declared for, if only we know how to send its values."""
+    name = kind_of_class(cls)
+    if name is None:
+        return None
+    return REGISTERED[cls] if name == "registered" else PACKED[name]
 
 
 def packs_quickly(value: object) -> bool:
@@ -164,4 +185,28 @@ def is_packed(header: memoryview) -> bool:
 
 def kind_of_header(header: memoryview) -> PackedKind | None:
     """Return the kind whose header this is."""
-    return _BY_MARK.get(header[0]) if is_packed(header) else None
+    if not is_packed(header):
+        return None
+    if header[0] != REGISTERED_MARK:
+        return _BY_MARK.get(header[0])
+    key = key_in(header)
+    return next((kind for cls, kind in REGISTERED.items() if key_of(cls) == key), None)
+
+
+def registered_header(cls: type) -> bytes:
+    """Return the header of a value of a class that was registered."""
+    key = key_of(cls)
+    return _KEY_LENGTH.pack(REGISTERED_MARK, len(key)) + key
+
+
+def key_in(header: memoryview) -> bytes:
+    """Return what a class is known by, out of the header of a value of it."""
+    if header.nbytes < _KEY_LENGTH.size:
+        return b""
+    _, length = _KEY_LENGTH.unpack_from(header)
+    return bytes(header[_KEY_LENGTH.size : _KEY_LENGTH.size + length])
+
+
+def key_of(cls: type) -> bytes:
+    """Return what a class is known by in other processes."""
+    return f"{cls.__module__}:{cls.__qualname__}".encode()

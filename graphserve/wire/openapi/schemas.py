@@ -13,8 +13,7 @@ import msgspec
 from graphserve.system import own_json
 from graphserve.wire import arrays, pydantic_models, type_hints
 from graphserve.wire.media import tensors
-from graphserve.wire.media.classes import kind_of_class
-from graphserve.wire.media.kinds import PACKED
+from graphserve.wire.media.kinds import packed_kind
 from graphserve.wire.openapi.time_formats import Json, add_formats
 from graphserve.wire.signature import uses_adapter
 from graphserve.wire.type_hints import Hint
@@ -59,8 +58,8 @@ class Schemas:
             return array_schema(arrays.demand(kind, ()))
         if type_hints.is_scalar(origin):
             return array_schema(arrays.demand(None, (arrays.Array(origin.__name__, ()),)))
-        if isinstance(origin, type) and (kind_name := kind_of_class(origin)) is not None:
-            return dict(PACKED[kind_name].schema)
+        if isinstance(origin, type) and (packed := packed_kind(origin)) is not None:
+            return dict(packed.schema)
         return (
             self._of_model(kind, output)
             if type_hints.is_model(origin)
