@@ -15,6 +15,7 @@ import pytest
 import graphserve
 from graphserve.wire.costs.bounds import FORM_TEXT
 from tests.apps.disk import Disk
+from tests.benchmarks.files import ways
 from tests.harness import APPS, Served, eventually, served
 from tests.hostile.wire import connected
 
@@ -197,6 +198,14 @@ def test_what_a_worker_held_that_is_killed_is_removed(graph: Served, run: Path) 
 def test_files_by_http_between_services(client: httpx.Client) -> None:
     answer = client.post("/by_http", files={"file": CONTENT})
     assert answer.json() == [len(CONTENT), "text/plain; charset=utf-8", len(CONTENT)]
+
+
+@pytest.mark.slow
+def test_a_large_file_is_never_in_memory() -> None:
+    size = 160 * 2**20
+    for way in ways(size):
+        assert way.status == 200 and way.grown < 40_000, way
+        assert way.name != "up and down" or way.came == size
 
 
 @pytest.mark.anyio
