@@ -15,7 +15,7 @@
     text         reads arguments that are text, in forms and in URLs, as their types say
     multipart    cuts a form into its parts
     registered   `register_type`: kinds of the user's
-    paths        files on disk; texts: text that leaves as it is
+    paths        files on disk
     received     the files of one request, beside its other arguments
     answers      in which media types a result may leave, and which one an Accept asks for
 

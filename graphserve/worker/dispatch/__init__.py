@@ -7,6 +7,7 @@
     shedding  calls are refused that would be late, or most likely end at a full queue below
     decoding  the arguments are read, those of a large public body in a thread
     encoding  a result that takes long to write is written, in a thread
+    opened    a result that is a file on disk is opened, to be sent
     executor  the method is called, on the loop or in a thread, until it ends or its deadline passes
     endings   SystemExit and KeyboardInterrupt of user code are told once, and end nothing
 
