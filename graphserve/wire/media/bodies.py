@@ -16,7 +16,7 @@ from graphserve.errors import InvalidArguments
 from graphserve.wire.costs.bounds import FORM_TEXT, NAME_CHARACTERS
 from graphserve.wire.exceptions import MalformedBody
 from graphserve.wire.formats import Format, is_form, media_type
-from graphserve.wire.media.files import is_file, kind_in
+from graphserve.wire.media.files import is_file, kind_in, overlap
 from graphserve.wire.media.kinds import KINDS
 from graphserve.wire.media.multipart import FormPart, FormReader, read_form
 from graphserve.wire.media.received import (
@@ -32,6 +32,7 @@ from graphserve.wire.signature import Signature
 from graphserve.wire.validation_errors import FAILURES, cut, error_detail, explain, refusal
 
 _JSON = b"application/json"
+_PLAIN = "text/plain"
 _FILES = bytes | list[bytes] | None
 
 
@@ -99,6 +100,14 @@ class BodyReader:
         self._paths = frozenset(n for n, kind in kinds.items() if kind is KINDS["path"])
         self._by_type = frozenset(
             n for n, kind in kinds.items() if kind is not None and kind.by_type
+        )
+        # arrays and tables: in JSON they are lists, where another file is base64
+        self._lists = frozenset(
+            n
+            for n, kind in kinds.items()
+            if kind is not None
+            and kind.by_type
+            and not any(overlap(_PLAIN, r) for r in kind.received)
         )
         self._media = {p.name: p.media for p in signature.parameters if p.media is not None}
         # (an API without files takes no forms)
@@ -177,11 +186,11 @@ class BodyReader:
 
     def on_disk(self, part: FormPart) -> bool:
         """Return whether a part is a file that is put on disk."""
-        return part.name in self._paths and _is_raw(part)
+        return part.name in self._paths and self._is_raw(part)
 
     def counts(self, part: FormPart) -> bool:
         """Return whether a part is text, of which a form has little."""
-        return part.name in self._names and not (part.name in self._files and _is_raw(part))
+        return part.name in self._names and not (part.name in self._files and self._is_raw(part))
 
     def knows(self, name: str) -> bool:
         """Return whether there is such a parameter."""
@@ -226,13 +235,23 @@ class BodyReader:
             return None  # whatever is in it: the refusal names the parameters that there are
         if len(parts) > 1 and not self._texts[name].takes_many:
             raise self._twice(name)
-        if name in self._files and any(map(_is_raw, parts)):
+        if name in self._files and any(map(self._is_raw, parts)):
             found = [self._file_part(name, part, files) for part in parts]
             return found[0] if name in self._single else found
         if parts[0].content_type != _JSON:
             return self._read(name, [self._decoded(part) for part in parts])
         parsed = [self._parsed(part) for part in parts]
         return parsed[0] if len(parts) == 1 else parsed
+
+    def _is_raw(self, part: FormPart) -> bool:
+        """Return whether a part for a file is the file itself, and not JSON in its place; for an
+        array or a table a field without a file name and a type of its own is text, that is JSON.
+        """
+        if part.is_file:
+            return True
+        if part.content_type == _JSON:
+            return False
+        return part.name not in self._lists or part.content_type not in (b"", _PLAIN.encode())
 
     def _read(self, name: str, texts: list[str]) -> object:
         try:
@@ -251,8 +270,7 @@ class BodyReader:
 
     def _parsed(self, part: FormPart) -> object:
         try:
-            # files in JSON are base64
-            kind = _FILES if part.name in self._files else Any
+            kind = _FILES if part.name in self._files and part.name not in self._lists else Any
             found: object = msgspec.json.decode(part.content, type=kind)
         except (ValueError, RecursionError) as exc:
             said = "it is nested too deeply" if isinstance(exc, RecursionError) else str(exc)
@@ -271,11 +289,6 @@ class BodyReader:
 
     def _refused(self, name: str, said: str) -> InvalidArguments:
         return refusal(self._where, [error_detail([name], said, "value_error")])
-
-
-def _is_raw(part: FormPart) -> bool:
-    """Return whether a part for a file is the file itself, and not JSON with base64 in it."""
-    return part.is_file or part.content_type != _JSON
 
 
 def too_much_text(size: int) -> MalformedBody:
