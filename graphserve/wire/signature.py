@@ -9,6 +9,7 @@ import inspect
 import types
 import typing
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NoReturn
 
 import msgspec
@@ -22,7 +23,7 @@ from graphserve.wire.checks.arrays import admission
 from graphserve.wire.formats import is_json
 from graphserve.wire.media import files, tables
 from graphserve.wire.media.classes import NAMES
-from graphserve.wire.media.kinds import KINDS
+from graphserve.wire.media.kinds import KINDS, MediaKind
 from graphserve.wire.media.tables import TABLES
 from graphserve.wire.type_hints import Hint
 
@@ -116,6 +117,12 @@ class Signature:
             return None
         found = [(p.name, p.media) for p in self.parameters if p.name in self.files and p.media]
         return found[0] if found else None
+
+    @cached_property
+    def raw_kind(self) -> MediaKind | None:
+        """The kind of value that a raw body is."""
+        types = [p.type for p in self.parameters if self.raw_body and p.name in self.files]
+        return files.kind_of(types[0]) if types else None
 
     @property
     def only_raw_body(self) -> bool:

@@ -85,6 +85,11 @@ class Images:
         return from_public(value)
 
     @staticmethod
+    def takes(media_type: str) -> bool:
+        """Return True: it is read whatever its type is said to be."""
+        return True
+
+    @staticmethod
     def fault(media_type: str, options: Mapping[str, object]) -> str | None:
         """Return what is wrong with a media type that no picture is written as, or its options."""
         if media_type not in _OPTIONS:

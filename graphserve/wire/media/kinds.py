@@ -44,6 +44,12 @@ class MediaKind(Protocol):
         """
         ...
 
+    def takes(self, media_type: str) -> bool:
+        """Return whether a body of this media type may be such a file; what it is in truth is seen
+        when it is read.
+        """
+        ...
+
     @property
     def offers(self) -> tuple[str, ...]:
         """Return the media types that a result can be sent as, the one that is preferred first."""

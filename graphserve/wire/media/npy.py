@@ -51,6 +51,11 @@ class ArrayFiles:
         return value if type_hints.is_array_value(value) else arrays.from_list(value)
 
     @staticmethod
+    def takes(media_type: str) -> bool:
+        """Return whether it is said to be a file of an array, or nothing is said."""
+        return media_type == NPY or media_type in _UNKNOWN
+
+    @staticmethod
     def fault(media_type: str, options: Mapping[str, object]) -> str | None:
         """Return what is wrong with it: an array has one type of file."""
         if media_type != NPY:
@@ -75,7 +80,7 @@ def read_file(file: ReceivedFile) -> AnyArray:
     Raises:
         Misfit: it is none, or has more elements than bytes for them.
     """
-    if file.media_type != NPY and file.media_type not in _UNKNOWN:
+    if not ArrayFiles.takes(file.media_type):
         said = f"Expected an array as {NPY}, got {file.media_type[:80]}"
         raise Misfit(said, "value_error")
     data = memoryview(file.data)

@@ -31,6 +31,11 @@ class Octets:
         raise Misfit(f"Expected `bytes`, got `{type(value).__name__}`")
 
     @staticmethod
+    def takes(media_type: str) -> bool:
+        """Return True: it is read whatever its type is said to be."""
+        return True
+
+    @staticmethod
     def fault(media_type: str, options: Mapping[str, object]) -> str | None:
         """Return what is wrong with it: bytes may be of any type."""
         return no_options(media_type, options)

@@ -53,6 +53,11 @@ class FilesOnDisk:
         return Path(file.path)
 
     @staticmethod
+    def takes(media_type: str) -> bool:
+        """Return True: it is read whatever its type is said to be."""
+        return True
+
+    @staticmethod
     def fault(media_type: str, options: Mapping[str, object]) -> str | None:
         """Return what is wrong with it: a file may be of any type."""
         return no_options(media_type, options)

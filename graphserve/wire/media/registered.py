@@ -139,6 +139,11 @@ class RegisteredType(Generic[T]):
             raise Misfit(f"it is no {self._cls.__name__} that can be read", "value_error")
         return found
 
+    @staticmethod
+    def takes(media_type: str) -> bool:
+        """Return True: it is read whatever its type is said to be."""
+        return True
+
     def fault(self, media_type: str, options: Mapping[str, object]) -> str | None:
         """Return what is wrong with sending a value so."""
         if media_type != self.offers[0]:

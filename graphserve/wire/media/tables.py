@@ -131,6 +131,11 @@ class Tables:
         with _told(f"it cannot be a {self.name}"):
             return self._from_arrow(table, False)
 
+    @staticmethod
+    def takes(media_type: str) -> bool:
+        """Return whether it is said to be a file of a table, or nothing is said."""
+        return media_type == ARROW or media_type in _UNKNOWN | _AS_CSV | _AS_PARQUET
+
     def fault(self, media_type: str, options: Mapping[str, object]) -> str | None:
         """Return what is wrong with it: a table has three types of files, without options."""
         if media_type not in self.offers:

@@ -84,6 +84,11 @@ class Tensors:
         return tensor
 
     @staticmethod
+    def takes(media_type: str) -> bool:
+        """Return whether it is said to be a file of an array, or nothing is said."""
+        return npy.ArrayFiles.takes(media_type)
+
+    @staticmethod
     def fault(media_type: str, options: Mapping[str, object]) -> str | None:
         """Return what is wrong with it: a tensor is sent as an array."""
         if media_type != npy.NPY:

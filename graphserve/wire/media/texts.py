@@ -28,6 +28,11 @@ class Texts:
         raise Misfit("text does not come as a file")
 
     @staticmethod
+    def takes(media_type: str) -> bool:
+        """Return True: it is read whatever its type is said to be."""
+        return True
+
+    @staticmethod
     def fault(media_type: str, options: Mapping[str, object]) -> str | None:
         """Return what is wrong with it: it may be of any type."""
         return no_options(media_type, options)

@@ -200,6 +200,13 @@ class RequestHeaders:
             return file_refusal(api.signature.where, *raw, kind, self.length)
         if streams:
             return None
+        if (
+            is_raw
+            and self.content_type
+            and (kind_read := api.signature.raw_kind) is not None
+            and not kind_read.takes(media_type(self.content_type))
+        ):
+            return HttpProblem(415, _wrong_type(api, self.content_type))
         if format is None or (is_raw and not as_it_is):
             return HttpProblem(415, _wrong_type(api, self.content_type or b""))
         return None
@@ -211,8 +218,10 @@ def _seconds(value: bytes) -> float:
 
 
 def _wrong_type(api: BoundApi, content_type: bytes) -> str:
+    kind = api.signature.raw_kind
+    read = ["application/json in UTF-8", *(() if kind is None else kind.received)]
     said = (
-        f"{api.plan.public_path} takes application/json in UTF-8 or application/msgpack, not"
+        f"{api.plan.public_path} takes {', '.join(read)} or application/msgpack, not"
         f" {shown(content_type)!r}"
     )
     if is_form(content_type):  # what `curl -d` and `curl -F` say unless they are told otherwise
