@@ -91,6 +91,7 @@ class EarlyConnection(PublicConnection):
         self._timer: asyncio.TimerHandle | None = None  # of the request that waits
         self._waits_since = 0.0  # on the loop's clock
         self._deadline = 0.0  # likewise
+        self._is_late = False  # whether its timer said so: that may come a moment early
         self._released = False  # what comes is parsed, whatever it is
 
     # --- asyncio ---
@@ -119,7 +120,7 @@ class EarlyConnection(PublicConnection):
         """Begin it, if there is a Plan, or if it asks for health."""
         waited = self.loop.time() - self._waits_since if self._waits_since else 0.0
         if not self._beginning.over and self.listener.path(self.url) not in HEALTH:
-            late = bool(self._deadline) and self.loop.time() >= self._deadline
+            late = self._is_late or (bool(self._deadline) and self.loop.time() >= self._deadline)
             raise RequestRefused(self._beginning.refusal(late=late))
         super().begin_request(http_1_0=http_1_0)
         self._waits_since = 0.0
@@ -134,6 +135,10 @@ class EarlyConnection(PublicConnection):
         self._stop_timer()
         self._released = True
         self._go_on_soon()
+
+    def _time_out(self) -> None:
+        self._is_late = True
+        self.release()
 
     @property
     def _parses(self) -> bool:
@@ -178,12 +183,14 @@ class EarlyConnection(PublicConnection):
         end = text.find(_END)
         if end >= 0 or len(text) > HEAD_BYTES:
             self._deadline = due = self._waits_since + self._time(text[: end + 2])
+            ended = self._time_out
             self.flow.pause_reading()
             self._watch_for_end()
         else:
             due = self._waits_since + self.timeouts.limits.patience
+            ended = self.release
             self.flow.resume_reading()
-        self._timer = self.loop.call_later(max(0.0, due - now), self.release)
+        self._timer = self.loop.call_later(max(0.0, due - now), ended)
 
     def _time(self, head: bytes) -> float:
         """Return the seconds that a request has."""
