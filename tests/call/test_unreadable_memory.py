@@ -301,9 +301,14 @@ def test_a_callee_without_room_for_arguments_is_named_and_idempotent_calls_go_el
     graph: Served,
 ) -> None:
     narrow = ask(graph, "narrow_leaf")
-    outcomes = [ask(graph, "error", name="size") for _ in range(6)]
-    failed = [said for said in outcomes if "class" in said]
-    assert failed, "one of two workers has no room"
+    failed: list[dict[str, object]] = []
+    for _ in range(60):  # a call goes to either of two workers, and one of them has no room
+        said = ask(graph, "error", name="size")
+        if "class" in said:
+            failed.append(said)
+        if len(failed) == 3:
+            break
+    assert failed
     for said in failed:
         assert (said["class"], said["node"], said["status"]) == ("Unavailable", "Leaf", 503), said
         assert re.match(NO_ROOM, said["text"]), said
