@@ -51,7 +51,7 @@ def several_are_a_mapping() -> None:
     depends.each(Model, ["en"])  # E: call-overload | reportCallIssue, reportArgumentType
     depends.each(Model)  # E: call-overload | reportCallIssue
     depends.each(Model, {"a": {}}, url={"a": "http://a"})  # E: call-overload | reportCallIssue
-    depends.each(Model, url="http://a")  # E: call-overload | reportCallIssue
+    depends.each(Model, url="http://a")  # E: call-overload | reportCallIssue, reportArgumentType
 
 
 def unknown_argument() -> None:

@@ -16,6 +16,7 @@ from graphserve.wire.exceptions import Misfit
 from graphserve.wire.formats import Format, MediaFormat, accept_format, is_form
 from graphserve.wire.media.answers import accepts_of
 from graphserve.wire.media.bodies import BodyReader
+from graphserve.wire.media.multipart import FormPart
 from graphserve.wire.media.received import RECEIVED, ReceivedFile, ReceivedFiles
 from graphserve.wire.signature import Signature
 from tests.apps.files import Files
@@ -199,3 +200,23 @@ def test_nobody_but_us_refers_to_files_of_a_request() -> None:
     for wrong in (b"", b"1", b"-1", b"9" * 5000, b"\xb2"):
         with pytest.raises(Misfit):
             files[memoryview(wrong)]
+
+
+@pytest.mark.parametrize(
+    ("said", "name", "media_type"),
+    [
+        (b"audio/wav", "a.png", "audio/wav"),
+        (b"", "a.png", "image/png"),
+        (b"application/octet-stream", "a.png", "image/png"),
+        (b"application/octet-stream", "A.B.PNG", "image/png"),
+        (b"application/octet-stream", "a.csv.gz", "application/octet-stream"),
+        (b"application/octet-stream", "png", "application/octet-stream"),
+        (b"application/octet-stream", "http://[.png", "image/png"),
+        (b"application/octet-stream", "data:text/html,.", "application/octet-stream"),
+        (b"", "", ""),
+    ],
+)
+def test_a_file_is_what_its_type_says_or_its_suffix(
+    said: bytes, name: str, media_type: str
+) -> None:
+    assert FormPart("file", said, is_file=True, filename=name).media_type == media_type

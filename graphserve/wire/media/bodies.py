@@ -218,7 +218,7 @@ class BodyReader:
         return files.add(ReceivedFile(data, media_type)) if name in self._by_type else data
 
     def _file_part(self, name: str, part: FormPart, files: ReceivedFiles) -> object:
-        media_type = part.content_type.decode("latin-1")
+        media_type = part.media_type
         if part.path is not None:
             return files.add(ReceivedFile(b"", media_type, part.path))
         return self._file(name, part.content, media_type, files)
@@ -391,8 +391,9 @@ class SpooledForm:
         self._end()
         reader = self._reader
         if reader.on_disk(part):
-            kind = part.content_type.decode("latin-1")
-            self._spool = reader.file_on_disk(part.name, kind, part.filename, self._folder)
+            self._spool = reader.file_on_disk(
+                part.name, part.media_type, part.filename, self._folder
+            )
             part.path = self._spool.file.path
             part.take = self._spool.write
         elif not reader.knows(part.name):

@@ -8,12 +8,15 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import mimetypes
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 
 from graphserve.wire.costs.bounds import FORM_PARTS
 from graphserve.wire.exceptions import MalformedBody
+from graphserve.wire.media.octets import ANY
 
 # A form that is none would be a line in the log, each time that anybody sends one.
 _SILENT = logging.Logger("graphserve.forms", logging.CRITICAL + 1)
@@ -41,6 +44,18 @@ class FormPart:
     pieces: list[bytes | memoryview] = field(default_factory=list)
     take: Callable[[memoryview], None] | None = None
     path: str | None = None
+
+    @property
+    def media_type(self) -> str:
+        """Return what kind of file it is said to be: by its type, or where that says nothing, as
+        curl's of most files, by the suffix of its name.
+        """
+        said = self.content_type.decode("latin-1")
+        if said not in ("", ANY):
+            return said
+        # (the suffix alone: what looks like a URL is read as one, and refused if it is none)
+        guessed, packed = mimetypes.guess_type(f"x{os.path.splitext(self.filename)[1]}")
+        return said if guessed is None or packed is not None else guessed
 
     @property
     def content(self) -> bytes:
