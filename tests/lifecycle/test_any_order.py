@@ -235,5 +235,5 @@ def test_any_order_of_events() -> None:
 @pytest.mark.timeout(600)  # what fails is made short, which takes up to five minutes
 def test_other_orders_each_time() -> None:
     run_state_machine_as_test(
-        AnyOrder, settings=settings(max_examples=200, stateful_step_count=30, deadline=None)
+        AnyOrder, settings=settings(max_examples=100, stateful_step_count=30, deadline=None)
     )
