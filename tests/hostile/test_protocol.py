@@ -37,8 +37,8 @@ def test_http_1_0_is_answered_and_closed(graph: Served) -> None:
 def test_a_stream_to_http_1_0_has_no_chunks(graph: Served) -> None:
     with connected(graph) as sock:
         sock.sendall(
-            b"POST /leak_late HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length:"
-            b" 2\r\n\r\n{}"
+            b"POST /leak_late HTTP/1.0\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 2\r\n\r\n{}"
         )
         head, _, body = read_to_end(sock).partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in head and b"connection: close" in head
@@ -92,8 +92,8 @@ def test_nothing_comes_between_two_answers(graph: Served, tmp_path: Path) -> Non
     body = b'{"gate": "%b"}' % str(gate).encode()
     with connected(graph) as sock:
         sock.sendall(
-            b"POST /hold HTTP/1.1\r\nHost: localhost\r\nContent-Type:"
-            b" application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+            b"POST /hold HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
         )
         sock.sendall(
             ECHO + b"Expect: 100-continue\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi"

@@ -136,8 +136,9 @@ def test_a_body_has_to_come_before_the_deadline(graph: Served) -> None:
 def test_an_upload_that_an_api_reads_as_it_comes_may_be_slow(graph: Served) -> None:
     with connected(graph) as sock:
         sock.sendall(
-            b"POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Type:"
-            b" application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
+            b"POST /upload HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Type: application/octet-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+            b"1\r\nx\r\n"
         )
         pause(3 * PATIENCE)
         sock.sendall(b"1\r\nx\r\n0\r\n\r\n")
@@ -149,8 +150,8 @@ def test_a_client_that_never_reads_is_dropped(graph: Served, path: bytes) -> Non
     body = b'{"size": 30000000}' if path == b"/large" else b'{"size": 10000}'
     with connected(graph) as sock:
         sock.sendall(
-            b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type:"
-            b" application/json\r\nContent-Length: %d\r\n\r\n%b" % (path, len(body), body)
+            b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (path, len(body), body)
         )
         eventually(lambda: connections(graph) == 0, 60)
         got = b""
@@ -200,13 +201,13 @@ def test_one_that_pipelines_and_never_reads_is_not_served_on(graph: Served) -> N
 @pytest.mark.slow
 def test_many_pipelined_requests_are_all_answered_in_order(graph: Served) -> None:
     one = (
-        b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type:"
-        b" application/json\r\nContent-Length: 20\r\n\r\n"
+        b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 20\r\n\r\n"
     )
     requests = b"".join(one + b'{"body": "%04daaaa"}' % x for x in range(3000))
     wrong = (
-        b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type:"
-        b" application/json\r\nContent-Length: 1\r\n\r\n{" * 3000
+        b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        b"Content-Length: 1\r\n\r\n{" * 3000
     )
     for sent, status in ((requests, 200), (wrong, 400)):
         with connected(graph) as sock:
@@ -243,8 +244,8 @@ def test_a_flood_of_half_requests_starves_nobody(graph: Served, tmp_path: Path) 
     with contextlib.ExitStack() as stack:
         running = stack.enter_context(connected(graph))
         running.sendall(
-            b"POST /hold HTTP/1.1\r\nHost: localhost\r\nContent-Type:"
-            b" application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+            b"POST /hold HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
         )
         for _ in range(500):
             stack.enter_context(connected(graph)).sendall(HEAD)

@@ -246,8 +246,8 @@ def test_the_port_closes_while_the_rest_of_the_graph_still_drains(
         client.settimeout(60)
         client.connect(address(graph))
         client.sendall(
-            b"POST /hold HTTP/1.1\r\nhost: localhost\r\nContent-Type:"
-            b" application/json\r\ncontent-length: 2\r\n\r\n{}"
+            b"POST /hold HTTP/1.1\r\nhost: localhost\r\nContent-Type: application/json\r\n"
+            b"content-length: 2\r\n\r\n{}"
         )
         graph.signal()
         (fallback,) = eventually(graph.fallback_servers)

@@ -20,8 +20,8 @@ from tests.harness import InThread, Served, alive, eventually
 RAW = {"content-type": "application/octet-stream"}
 STARTS = "Entry starts: a fallback server is at the public port, where calls wait"
 CALL = (
-    b"POST /double HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length:"
-    b' 7\r\nconnection: close\r\n\r\n{"x":4}'
+    b"POST /double HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    b'content-length: 7\r\nconnection: close\r\n\r\n{"x":4}'
 )
 
 

@@ -264,8 +264,8 @@ async def test_a_slow_head_and_a_slow_body_are_in_the_access_log(
         pairs = await port.come(2)
         pairs[0][1].write(b"GET /slow HTTP/1.1\r\n")
         pairs[1][1].write(
-            b"POST /one HTTP/1.1\r\nHost: localhost\r\nContent-Type: a/json\r\nContent-Length:"
-            b" 9\r\n\r\n{"
+            b"POST /one HTTP/1.1\r\nHost: localhost\r\nContent-Type: a/json\r\n"
+            b"Content-Length: 9\r\n\r\n{"
         )
         await asyncio.gather(*(reader.readuntil(b"\r\n\r\n") for reader, _ in pairs))
     lines = [record.getMessage() for record in caplog.records if record.name == "graphserve.access"]
