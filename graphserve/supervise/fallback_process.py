@@ -107,7 +107,7 @@ class SteeredFleet(Protocol):
     def known(self) -> Plan:
         """Return the Plan, or what is known before there is one."""
 
-    def outlined(self) -> Revision:
+    def provisional(self) -> Revision:
         """Return the revision that there is before the Plan."""
 
     def nodes_of(self, revision: Revision) -> Mapping[str, Node]:
@@ -379,7 +379,7 @@ class FallbackProcess:
         pool = self._make_pool(plan, self._fleet.observer.log, self._died, "fallback")
         try:
             self._fleet.look("")
-            revision = self._fleet.current or self._fleet.outlined()
+            revision = self._fleet.current or self._fleet.provisional()
             self._current = process = pool.spawn(-1, revision, revision.env(plan, -1))
         except OSError as exc:
             self._say(
@@ -395,7 +395,7 @@ class FallbackProcess:
         process.enter(WorkerState.STARTING)
         revision = process.revision
         self._tell_members(process)
-        process.send(revision.init((), {}, at_port=True, resolving=revision.outlined))
+        process.send(revision.init((), {}, at_port=True, resolving=revision.is_provisional))
 
     def _tell_members(self, process: WorkerProcess) -> None:
         revision = process.revision
@@ -409,7 +409,7 @@ class FallbackProcess:
     def _tell_plan(self, process: WorkerProcess) -> None:
         revision = self._fleet.current
         assert revision is not None
-        if not process.revision.outlined:
+        if not process.revision.is_provisional:
             return
         process.goes_on_with(revision)
         self._tell_members(process)

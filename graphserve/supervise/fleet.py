@@ -24,7 +24,7 @@ from graphserve.supervise.process.control_connections import ControlConnections
 from graphserve.supervise.process.environment import Environment
 from graphserve.supervise.process.reaper import is_dead
 from graphserve.supervise.process.worker_process import MakePool, Pool, WorkerProcess
-from graphserve.supervise.revision import OUTLINE, Revision, same
+from graphserve.supervise.revision import PROVISIONAL, Revision, same
 from graphserve.supervise.rollout import Rollout
 from graphserve.supervise.states import NodePhase, WorkerState
 from graphserve.supervise.waiting import together
@@ -65,7 +65,7 @@ class Fleet:
         self.current: Revision | None = None  # the one that the graph is of
         self.incoming: Revision | None = None  # the one that it is about to be of
         self._nodes_of: dict[Revision, dict[str, Node]] = {}  # by name
-        self._revisions = 0  # that there were, but for the outline
+        self._revisions = 0  # that there were, but for the provisional one
         self._ids = 0  # that were given to nodes
         # what runs
         self._connections: ControlConnections | None = None
@@ -79,8 +79,8 @@ class Fleet:
         self._shown: dict[str, tuple[State, int, int, bool]] = {}
         self._look = look
         self.fallback = FallbackProcess(self, make_pool)
-        self._outline: tuple[Plan, Mapping[str, str], Secrets] | None = None
-        self._outlined: Revision | None = None
+        self._provisional_plan: tuple[Plan, Mapping[str, str], Secrets] | None = None
+        self._provisional: Revision | None = None
 
     def add_revision(self, plan: Plan, extra: Mapping[str, str], secrets: Secrets) -> Revision:
         """Make a revision of a Plan, which the graph is about to be of.
@@ -180,18 +180,18 @@ class Fleet:
         """Return the pid and the mark of each process."""
         return [(worker.pid, worker.process.env[MARK_VARIABLE]) for worker in self._processes()]
 
-    def watch_start(self, outline: Plan, extra: Mapping[str, str], secrets: Secrets) -> None:
+    def watch_start(self, plan: Plan, extra: Mapping[str, str], secrets: Secrets) -> None:
         """Have a fallback server answer who waits at the port for long while the graph starts.
 
         Args:
-            outline: what is known of it.
+            plan: what is known of it.
             extra: what `--env-file` says.
             secrets: for the fallback server.
 
         Raises:
             StartupError: no socket can be made.
         """
-        self._outline = (outline, extra, secrets)
+        self._provisional_plan = (plan, extra, secrets)
         self._listen()
         self.fallback.watch_start()
 
@@ -199,22 +199,22 @@ class Fleet:
         """Return the Plan of the graph; as long as there is none, what is known of it."""
         if self.current is not None:
             return self.current.plan
-        assert self._outline is not None
-        return self._outline[0]
+        assert self._provisional_plan is not None
+        return self._provisional_plan[0]
 
-    def outlined(self) -> Revision:
+    def provisional(self) -> Revision:
         """The revision that the fallback server starts from while the graph is being resolved.
 
         Raises:
             OSError: its file cannot be written.
         """
-        if self._outlined is None:
-            assert self._outline is not None
-            plan, extra, secrets = self._outline
-            environment = Environment(plan, self.run, OUTLINE, extra, {})
-            self._outlined = Revision(OUTLINE, plan, self.run, environment, secrets, {})
-            self._nodes_of[self._outlined] = {}
-        return self._outlined
+        if self._provisional is None:
+            assert self._provisional_plan is not None
+            plan, extra, secrets = self._provisional_plan
+            environment = Environment(plan, self.run, PROVISIONAL, extra, {})
+            self._provisional = Revision(PROVISIONAL, plan, self.run, environment, secrets, {})
+            self._nodes_of[self._provisional] = {}
+        return self._provisional
 
     def _listen(self) -> None:
         """Let workers connect."""

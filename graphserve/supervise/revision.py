@@ -18,14 +18,15 @@ from graphserve.system.messages import Init
 from graphserve.system.rundir.cleanup import remove_revision
 from graphserve.system.rundir.paths import file_identity, plan_file
 
-OUTLINE = 0  # the number of the revision that holds only what is known before modules are imported
+# the number of the revision that holds only what is known before modules are imported
+PROVISIONAL = 0
 
 
 class Revision:
     """A Plan on disk.
 
     Args:
-        number: counts the reloads, from 1; or `OUTLINE`.
+        number: counts the reloads, from 1; or `PROVISIONAL`.
         plan: what to run.
         run: the run folder.
         environment: of its workers.
@@ -72,9 +73,9 @@ class Revision:
         self._identity = file_identity(self._file)
 
     @property
-    def outlined(self) -> bool:
+    def is_provisional(self) -> bool:
         """Return whether it was made before there was a Plan."""
-        return self.number == OUTLINE
+        return self.number == PROVISIONAL
 
     def env(self, node: NodePlan, slot: int) -> dict[str, str]:
         """Return the environment of a worker."""
@@ -119,7 +120,7 @@ class Revision:
         remove_revision(self._run, self.number)
 
 
-def outline(settings: Settings) -> Plan:
+def provisional_plan(settings: Settings) -> Plan:
     """Return what is known of a graph before its modules are imported: where it listens, and what
     its entry may be called.
 

@@ -26,7 +26,7 @@ from graphserve.supervise.operations import Operations
 from graphserve.supervise.process.output import Pipe
 from graphserve.supervise.process.reaper import Reaper, end_leftovers
 from graphserve.supervise.process.sockets import PublicSocket
-from graphserve.supervise.revision import outline
+from graphserve.supervise.revision import provisional_plan
 from graphserve.supervise.run_folder import RunFolderUpkeep
 from graphserve.supervise.signals import Signals
 from graphserve.supervise.states import GraphLife, GraphPhase
@@ -203,7 +203,7 @@ class SupervisedGraph(GraphLife):
 
     async def _start(self) -> bool:
         config = self.config
-        self.fleet.watch_start(outline(config.settings), config.env, config.secrets)
+        self.fleet.watch_start(provisional_plan(config.settings), config.env, config.secrets)
         plan = require(await self._resolve(config))
         # what changes from here on is not missed, however long the start takes
         if config.reload:

@@ -119,7 +119,7 @@ class FallbackServer:
         relay = Relay(node, Lanes(plan, self.run, self.membership), executor.guard + LEVEL_GUARD)
         # no call goes around the middleware of its workers
         self.app.mounted = ("",) if node.middleware else node.mounts
-        apis = {api.name: outlined(node, api) for api in node.apis}
+        apis = {api.name: api_of_plan(node, api) for api in node.apis}
         self.app.serve({} if node.middleware else apis, self._sockets())
         cors = cors_of(plan)
         common = b"" if cors is None else cors.common
@@ -130,7 +130,7 @@ class FallbackServer:
     def _tree(self) -> RouteTree | None:
         if self.node.middleware:
             return None
-        apis = [outlined(self.node, api) for api in self.node.apis]
+        apis = [api_of_plan(self.node, api) for api in self.node.apis]
         return route_tree(apis, self.plan.listen.root_path)
 
     def _sockets(self) -> SocketRoutes:
@@ -229,7 +229,7 @@ class _Absent:
             )
 
 
-def outlined(node: NodePlan, api: ApiPlan) -> BoundApi:
+def api_of_plan(node: NodePlan, api: ApiPlan) -> BoundApi:
     """Return an API as the Plan knows it; what only its class knows is left to the worker that
     executes the call.
     """

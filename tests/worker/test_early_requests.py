@@ -18,7 +18,7 @@ from graphserve import api, service
 from graphserve.call.membership import Membership
 from graphserve.graph.builder import resolve_here
 from graphserve.graph.plan import ListenPlan, Settings
-from graphserve.supervise.revision import outline
+from graphserve.supervise.revision import provisional_plan
 from graphserve.worker.fallback import FallbackServer
 from graphserve.worker.http.limits import HEAD_BYTES
 from graphserve.worker.http.public.early import EarlyConnection
@@ -44,7 +44,7 @@ class Early:
         self.deadlines: list[int | None] = []
 
     async def __aenter__(self) -> Early:
-        plan = outline(self._settings)
+        plan = provisional_plan(self._settings)
         self.fallback = FallbackServer(
             plan, plan.node("Entry"), self._folder, Membership(), resolving=True
         )
