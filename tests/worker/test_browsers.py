@@ -4,19 +4,16 @@ does.
 
 from __future__ import annotations
 
-import http.server
 import socket
 import ssl
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 import trustme
-from chromium import CHROMIUM, Browser
+from chromium import CHROMIUM, Browser, page_elsewhere
 
 from graphserve.graph.plan import ListenPlan
 from graphserve.worker.http.browsers import AllowedHosts, fault, is_loopback
@@ -327,30 +324,10 @@ ATTACKS = """
 """
 
 
-class Page(http.server.BaseHTTPRequestHandler):
-    """A page of another site."""
-
-    def do_GET(self) -> None:
-        body = b"<!doctype html><title>evil</title><body>here</body>"
-        self.send_response(200)
-        self.send_header("content-type", "text/html")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def other_site() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with page_elsewhere() as address:
+        yield address
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
@@ -361,7 +338,7 @@ def test_a_real_browser_cannot_be_used_against_the_port(
     try:
         before = counted(graph)
         refused = graph.text.count("POST /count 403")
-        browser.open(other_site, "document.title == 'evil'")
+        browser.open(other_site, "document.title == 'other'")
         said = browser.run(ATTACKS.replace("TARGET", graph.url))
         assert all(each in ("failed", "opaque0") for each in said), "it learns nothing"
         # those that need no leave

@@ -5,7 +5,6 @@ Starlette's `CORSMiddleware`, and what a real browser then does.
 from __future__ import annotations
 
 import asyncio
-import http.server
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from chromium import CHROMIUM, Browser
+from chromium import CHROMIUM, Browser, page_elsewhere
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -273,30 +272,10 @@ def test_beside_starlette(
 # --- every page, and a real browser ---
 
 
-class OtherSite(http.server.BaseHTTPRequestHandler):
-    """A page of another origin."""
-
-    def do_GET(self) -> None:
-        body = b"<!doctype html><title>other</title><body>here</body>"
-        self.send_response(200)
-        self.send_header("content-type", "text/html")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def other_site() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), OtherSite)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with page_elsewhere() as address:
+        yield address
 
 
 CALLS = """

@@ -12,6 +12,8 @@ import termios
 from typing import Protocol
 
 from graphserve.call.request_head import Address
+from graphserve.loop.poller import Poller
+from graphserve.worker.dispatch.slots import has_hung_up
 
 
 class Writer(Protocol):
@@ -37,6 +39,8 @@ class FlowControl:
         self._writable.set()
         self.read_paused = False
         self.write_paused = False
+        self._readers: Poller | None = None  # watch its end
+        self._watched = -1  # the descriptor, meanwhile
 
     async def drain(self) -> None:
         """Wait until the client has taken enough of what was written."""
@@ -53,6 +57,32 @@ class FlowControl:
         if self.read_paused:
             self.read_paused = False
             self._transport.resume_reading()
+
+    # What is held back stands before the end of the connection, so the loop does not see that end.
+    # The kernel knows it all the same.
+
+    def watch_end(self, readers: Poller) -> None:
+        """Watch whether the client leaves while it is held back, and drop the connection then; it
+        stays watched until `forget_end`.
+        """
+        if self._watched < 0 and not self._transport.is_closing():
+            self._readers = readers
+            self._watched = self._transport.get_extra_info("socket").fileno()
+            readers.watch_end(self._watched, self._client_ended)
+
+    def forget_end(self) -> None:
+        """Watch no more: the connection has ended, or somebody else has it."""
+        if self._readers is not None:
+            self._readers.forget_end(self._watched, self._client_ended)
+            self._readers = None
+            self._watched = -1
+
+    def _client_ended(self) -> None:
+        if not has_hung_up(self._transport.get_extra_info("socket")):
+            return  # it was said of a socket that had this number before
+        self.forget_end()
+        if self.read_paused:  # otherwise the loop sees it, behind what is still to be read
+            self._transport.abort()
 
     def pause_writing(self) -> None:
         """Note that the transport holds as much as it should: the client is slow."""

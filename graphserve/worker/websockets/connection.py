@@ -29,7 +29,6 @@ from graphserve.wire.headers import CLOSE, REQUEST_ID, Headers
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.reason_phrases import phrase
 from graphserve.wire.trust import PUBLIC
-from graphserve.worker.dispatch.slots import has_hung_up
 from graphserve.worker.http.access_log import CLIENT_LEFT, log_answer, shown
 from graphserve.worker.http.asgi import AsgiApp, Message, Scope
 from graphserve.worker.http.limits import LEAST_RATE, PORTION
@@ -186,7 +185,6 @@ class WebSocketConnection(asyncio.Protocol):
         self._counted = 0  # of them, at the last look
         self._behind = 0.0  # seconds that the client is behind the least rate
         self._unsent_bytes = 0  # bytes of what was sent, that it had not taken at the last look
-        self._watched = -1  # the descriptor whose end is watched
         # the time
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._heard = True  # whether something has come since the last ping
@@ -245,7 +243,7 @@ class WebSocketConnection(asyncio.Protocol):
         """End: the client is gone (asyncio)."""
         self.listener.connections.discard(self)
         self._timeouts.lost(self)
-        self._forget_end()
+        self.flow.forget_end()
         for timer in self._timers.values():
             timer.cancel()
         self.discarding = True
@@ -343,7 +341,7 @@ class WebSocketConnection(asyncio.Protocol):
             self.flow.resume_reading()
         elif self._digesting or self._is_held_back or len(self._held) > PORTION:
             self.flow.pause_reading()
-            self._watch_for_end()
+            self.flow.watch_end(self.listener.readers)
         else:
             self.flow.resume_reading()
 
@@ -644,25 +642,6 @@ class WebSocketConnection(asyncio.Protocol):
     def reject(self, problem: CallError) -> None:
         """End it because of what the timeouts have found."""
         self._fail(POLICY, f"a message came slower than {LEAST_RATE} bytes a second")
-
-    # --- a client that leaves while it is held back ---
-
-    def _watch_for_end(self) -> None:
-        if self._watched < 0 and not self.transport.is_closing():
-            self._watched = self.transport.get_extra_info("socket").fileno()
-            self.listener.readers.watch_end(self._watched, self._client_ended)
-
-    def _forget_end(self) -> None:
-        if self._watched >= 0:
-            self.listener.readers.forget_end(self._watched, self._client_ended)
-            self._watched = -1
-
-    def _client_ended(self) -> None:
-        if not has_hung_up(self.transport.get_extra_info("socket")):
-            return  # it was said of a socket that had this number before
-        self._forget_end()
-        if self.flow.read_paused:  # otherwise the loop sees it, behind what is still to be read
-            self.transport.abort()
 
     # --- the access log ---
 

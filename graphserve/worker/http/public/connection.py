@@ -24,7 +24,6 @@ from graphserve.wire.headers import (
     WWW_AUTHENTICATE,
 )
 from graphserve.wire.problem import HttpProblem
-from graphserve.worker.dispatch.slots import has_hung_up
 from graphserve.worker.http import browsers, strict
 from graphserve.worker.http.fast_parser import LESSONS, RepeatedHead
 from graphserve.worker.http.limits import (
@@ -71,7 +70,6 @@ class PublicConnection(HttpConnection):
         # Of the connection. `since` is when it was accepted, when its last answer was complete, or
         # when a head began that did not come at once.
         self.since = 0.0
-        self._watched = -1  # the descriptor whose end is watched, since nobody reads it for now
         self._behind = 0.0  # seconds that the client is behind the least rate
         self._unsent_bytes = 0  # bytes of answers that it had not taken at the last look
         self.spare = False  # beyond the limit: it may only ask for health, once
@@ -102,7 +100,7 @@ class PublicConnection(HttpConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave its place to others, and end as every connection does (asyncio)."""
-        self._forget_end()
+        self.flow.forget_end()
         self.timeouts.lost(self)
         super().connection_lost(exc)
 
@@ -170,7 +168,7 @@ class PublicConnection(HttpConnection):
         if self.spare and self.request is not None:
             self.request.close_after_answer()
         if self.flow.read_paused:  # it waits behind others
-            self._watch_for_end()
+            self.flow.watch_end(self.listener.readers)
         if not plain:
             # trailers are no headers
             self.headers = []
@@ -515,7 +513,7 @@ class PublicConnection(HttpConnection):
             return
         rest = bytes(data[exc.args[0] :]) + bytes(self._held)
         self.discard()
-        self._forget_end()
+        self.flow.forget_end()
         self.listener.connections.discard(self)
         self.timeouts.lost(self)
         begin(rest)
@@ -541,7 +539,7 @@ class PublicConnection(HttpConnection):
         self._in_portions = False
         if self._held:
             self.flow.pause_reading()
-            self._watch_for_end()
+            self.flow.watch_end(self.listener.readers)
 
     def _go_on_soon(self) -> None:
         # In a turn of its own: answers that are there at once would call each other, as deep as a
@@ -574,26 +572,3 @@ class PublicConnection(HttpConnection):
     @property
     def _is_rejected(self) -> bool:  # and not told so yet
         return self.rejection is not None and not self.rejection.over
-
-    # --- a client that leaves while its connection is held back --- What is held back (requests
-    # that were sent ahead, more bytes than can be worked on) stands before the end of the
-    # connection, so the loop does not see that end. The kernel knows it all the same.
-
-    def _watch_for_end(self) -> None:
-        """Watch whether the client leaves, since it is held back from now on."""
-        # it stays watched from the first time on: who sends ahead does so again and again
-        if self._watched < 0:
-            self._watched = self.transport.get_extra_info("socket").fileno()
-            self.listener.readers.watch_end(self._watched, self._client_ended)
-
-    def _forget_end(self) -> None:
-        if self._watched >= 0:
-            self.listener.readers.forget_end(self._watched, self._client_ended)
-            self._watched = -1
-
-    def _client_ended(self) -> None:
-        if not has_hung_up(self.transport.get_extra_info("socket")):
-            return  # it was said of a socket that had this number before
-        self._forget_end()
-        if self.flow.read_paused:  # otherwise the loop sees it, behind what is still to be read
-            self.transport.abort()

@@ -160,7 +160,7 @@ class EarlyConnection(PublicConnection):
             self._feed(portion)
         if self._held and not self.discarding:
             self.flow.pause_reading()  # on with it when there is room for answers
-            self._watch_for_end()
+            self.flow.watch_end(self.listener.readers)
 
     def _next_size(self) -> int:
         """Return the bytes of what is held that can be parsed:
@@ -185,7 +185,7 @@ class EarlyConnection(PublicConnection):
             self._deadline = due = self._waits_since + self._time(text[: end + 2])
             ended = self._time_out
             self.flow.pause_reading()
-            self._watch_for_end()
+            self.flow.watch_end(self.listener.readers)
         else:
             due = self._waits_since + self.timeouts.limits.patience
             ended = self.release
