@@ -152,7 +152,9 @@ def _told() -> Iterator[None]:
     except FormParserError as exc:
         at = getattr(exc, "offset", -1)
         where = f", at byte {at}" if at >= 0 else ""
-        raise MalformedBody(f"a boundary, or the headers of a part, cannot be read{where}") from None
+        raise MalformedBody(
+            f"a boundary, or the headers of a part, cannot be read{where}"
+        ) from None
 
 
 class _PartReader:
