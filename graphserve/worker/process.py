@@ -275,7 +275,7 @@ class SupervisedProcess(Generic[ServerT]):
 
     def _on_serve_public(self, descriptor: int) -> None:
         assert self.server is not None
-        sock = socket.socket(fileno=descriptor)
+        sock = _listening(descriptor)
         self.forks.add_public(sock)
         self._opening = self._spawn(self._open(self.server, sock))
 
@@ -436,9 +436,16 @@ class Worker(SupervisedProcess["WorkerServer"]):
 
 def _sockets(names: Sequence[str], descriptors: Sequence[int]) -> dict[str, socket.socket]:
     return {
-        name: socket.socket(fileno=descriptor)
-        for name, descriptor in zip(names, descriptors, strict=True)
+        name: _listening(descriptor) for name, descriptor in zip(names, descriptors, strict=True)
     }
+
+
+def _listening(descriptor: int) -> socket.socket:
+    sock = socket.socket(fileno=descriptor)
+    # Else it has what user code has given to `socket.setdefaulttimeout`, and the loop would wait
+    # as long to accept what is not there.
+    sock.setblocking(False)
+    return sock
 
 
 class FallbackServerProcess(SupervisedProcess["FallbackServer"]):

@@ -48,7 +48,7 @@ import os
 os.environ.clear()
 os.umask(0o777)
 import socket
-socket.setdefaulttimeout(5)
+socket.setdefaulttimeout(120)
 """
     ),
     "no outputs": (
