@@ -16,6 +16,7 @@ from pathlib import Path
 from graphserve.config import Secrets
 from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan, Plan
+from graphserve.loop.periodic import Periodic
 from graphserve.supervise.events import LogRecord, NodeState, Observer, State
 from graphserve.supervise.fallback_process import FallbackProcess
 from graphserve.supervise.node import Node
@@ -74,7 +75,7 @@ class Fleet:
         self._killed = False  # whether everything ends at once, and nothing in order any more
         self._progressed = asyncio.Event()  # set, and replaced, when something has changed
         self._unready = False
-        self._pulse: asyncio.TimerHandle | None = None
+        self._pulse = Periodic(BEAT_INTERVAL, self._check_pulses, self._send_beats)
         # by name: a reload may have two nodes of one
         self._shown: dict[str, tuple[State, int, int, bool]] = {}
         self._look = look
@@ -224,7 +225,7 @@ class Fleet:
             self._connections = ControlConnections(self.run, self._find, self._on_message)
         except OSError as exc:
             raise StartupError(f"the graph could not start: {os_errors.explain(exc)}") from exc
-        self._send_beats()
+        self._pulse.begin()
 
     async def start(self, revision: Revision) -> None:
         """Start every node, leaves first; returns when all that the graph requires are
@@ -346,18 +347,18 @@ class Fleet:
         """Return the nodes that workers of this one call, in a revision."""
         return {self.nodes_of(revision)[needed] for needed in revision.plan.node(name).needs()}
 
-    def _send_beats(self) -> None:
+    def _check_pulses(self) -> None:
         for node in self.nodes:
             node.check_pulse()
+
+    def _send_beats(self) -> None:
         for worker in self._processes():
             # it would only wait there for one that is stopped
             if worker.channel is not None and worker.channel.taken:
                 worker.send(messages.Beat())
-        self._pulse = asyncio.get_running_loop().call_later(BEAT_INTERVAL, self._send_beats)
 
     def _close(self) -> None:
-        if self._pulse is not None:
-            self._pulse.cancel()
+        self._pulse.cancel()
         if self._connections is not None:
             self._connections.close()
         self._roster.close()

@@ -8,9 +8,9 @@ Everything that is in the folder is in the supervisor's memory too (docs/how-to/
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
+from graphserve.loop.periodic import Periodic
 from graphserve.supervise.control.http import UnixHttpServer
 from graphserve.supervise.fleet import Fleet
 from graphserve.system import os_errors
@@ -37,21 +37,18 @@ class RunFolderUpkeep:
         self._fleet = fleet
         self._control = control
         self._say = say
-        self._timer: asyncio.TimerHandle | None = None
+        self._watch = Periodic(STEP, self.look)
         self._ended = False
         self._trouble = ""  # what was said last of what could not be made
 
     def begin(self) -> None:
         """Look once a second from now on."""
-        self.look()
-        if not self._ended:
-            self._timer = asyncio.get_running_loop().call_later(STEP, self.begin)
+        self._watch.begin()
 
     def end(self) -> None:
         """Look no more, whoever asks: the folder is about to be removed."""
         self._ended = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._watch.cancel()
 
     def look(self, suspect: str = "") -> None:
         """Make anew what is missing, and say so.

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 
 from graphserve.logs.text import printable
+from graphserve.loop.periodic import Periodic
 from graphserve.supervise.events import LogRecord, NodeState, Observer
 
 LONGEST = 500  # characters of a status
@@ -44,7 +45,7 @@ class SystemdNotifier:
         if self._sock is not None:
             self._sock.setblocking(False)  # nobody who reads slowly holds the graph
         if self._interval:
-            self._beat()
+            Periodic(self._interval, self._beat).begin()
 
     def node(self, state: NodeState) -> None:
         """Tell the manager that a node changed its state."""
@@ -109,7 +110,6 @@ class SystemdNotifier:
 
     def _beat(self) -> None:
         self._send(["WATCHDOG=1"])
-        asyncio.get_running_loop().call_later(self._interval, self._beat)
 
     def _send(self, lines: Iterable[str], *, waits: bool = False) -> None:
         """Send a message.

@@ -22,6 +22,7 @@ from graphserve.call.membership import Membership
 from graphserve.declare.options import OPENAPI_ROUTE
 from graphserve.errors import Unavailable
 from graphserve.graph.plan import ApiPlan, NodePlan, Plan
+from graphserve.loop.periodic import Periodic
 from graphserve.wire.api_keys import ApiKeyCheck
 from graphserve.wire.signature import Signature
 from graphserve.worker.dispatch.executor import LEVEL_GUARD, BoundApi, Executor
@@ -92,6 +93,7 @@ class FallbackServer:
             **publicly(plan.listen),
         )
         self._door = ClosedDoor(node.name, self._sockets())
+        self._pulse = Periodic(1.0, self.listener.refresh)
         self._port: Acceptor | None = None
         self._leaving = False
 
@@ -152,8 +154,7 @@ class FallbackServer:
 
     async def start(self) -> None:
         """Begin to look after its connections once a second."""
-        self.listener.refresh()
-        self.loop.call_later(1.0, self._tick)
+        self._pulse.begin()
 
     async def listen(self, sock: socket.socket) -> None:
         """Serve the public socket."""
@@ -190,10 +191,6 @@ class FallbackServer:
 
     def _busy(self) -> bool:
         return bool((self._port is not None and self._port.pending) or in_flight([self.listener]))
-
-    def _tick(self) -> None:
-        self.listener.refresh()
-        self.loop.call_later(1.0, self._tick)
 
     def _missing(self) -> list[str]:
         if self._beginning is not None and not self._beginning.over:

@@ -26,6 +26,7 @@ from graphserve.call.membership import Membership
 from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.logs import records
+from graphserve.loop.periodic import Periodic
 from graphserve.system.inherited import open_standard_streams
 from graphserve.system.messages import FromWorker, HealthReport, WarmingUp
 from graphserve.system.rundir.paths import batch_sockets, received_files, worker_socket
@@ -218,6 +219,15 @@ class WorkerServer:
         self._own = OwnSocket(self.address, partial(HttpConnection, self.private))
         self._tls = tls
         self._port: Acceptor | None = None
+        self._resident = ResidentMemory()
+        self._pulse = Periodic(
+            1.0,
+            self._watch_streams,
+            self._refresh,
+            self._sweep,
+            self._renew,
+            self._report_health,
+        )
 
     @classmethod
     async def start(
@@ -284,7 +294,7 @@ class WorkerServer:
         await self._own.listen()
         self.health.begin()
         self.slots.open([self._gated(name, sock) for name, sock in self._shared.items()])
-        self._tick()
+        self._pulse.begin()
 
     @property
     def shared_descriptors(self) -> list[int]:
@@ -481,7 +491,7 @@ class WorkerServer:
 
     # --- the way out ---
 
-    def _tick(self) -> None:
+    def _watch_streams(self) -> None:
         # The next connection would get the number of one that user code closed, and a client what
         # is printed there.
         for name in open_standard_streams():
@@ -490,15 +500,22 @@ class WorkerServer:
                 "warning",
                 f"user code closed {name}: what is printed there is lost from now on",
             )
+
+    def _refresh(self) -> None:
         for listener in self._listeners:
             listener.refresh()
         self.executor.refresh_deadline()
+
+    def _sweep(self) -> None:
         if self.memory is not None:
             self.memory.sweep()
+
+    def _renew(self) -> None:
         for lease in self._leases.values():
             lease.renew()
+
+    def _report_health(self) -> None:
         self.report(self.health_report())
-        self.loop.call_later(1.0, self._tick)
 
     def health_report(self) -> HealthReport:
         """Return how this worker is, for the supervisor."""
@@ -506,7 +523,7 @@ class WorkerServer:
         return HealthReport(
             executed=executor.executed,
             overdue=executor.overdue(),
-            rss=resident(),
+            rss=self._resident.read(),
             in_flight=in_flight(self._listeners),
             executing=len(executor.executing),
             waiting=sum(batcher.waiting_calls for batcher in self.batchers.values()),
@@ -549,7 +566,16 @@ async def _started(node: NodePlan, service: type, instance: ServiceInstance) -> 
         raise
 
 
-def resident() -> int:
-    """Return the bytes of resident memory of this process (proc(5), statm)."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * mmap.PAGESIZE
+class ResidentMemory:
+    """Reads how much memory of this process is resident."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    def read(self) -> int:
+        """Return the bytes (proc(5), statm); those of the time before where there is no descriptor
+        left to read them by.
+        """
+        with contextlib.suppress(OSError), open("/proc/self/statm") as file:
+            self._bytes = int(file.read().split()[1]) * mmap.PAGESIZE
+        return self._bytes

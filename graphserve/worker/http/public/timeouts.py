@@ -13,6 +13,7 @@ import time
 from typing import Protocol
 
 from graphserve.errors import CallError
+from graphserve.loop.periodic import Periodic
 from graphserve.wire.headers import RETRY_AFTER
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.http.limits import LEAST_RATE, Limits
@@ -140,7 +141,7 @@ class Timeouts:
         self._open: set[TimedConnection] = set()
         self._told: set[TimedConnection] = set()
         self._before = self.loop.time()
-        self.loop.call_later(limits.round, self._round)
+        Periodic(limits.round, self._round).begin_later()
 
     @property
     def connections(self) -> list[TimedConnection]:
@@ -252,7 +253,6 @@ class Timeouts:
             self._make_room(self.spares - SPARE, None, spare=True)
         for connection in self.connections:
             self._look_at(connection, now, passed)
-        self.loop.call_later(self.limits.round, self._round)
 
     def _look_at(self, connection: TimedConnection, now: float, passed: float) -> None:
         if connection.transport.is_closing() or connection.flow.write_paused:
