@@ -294,8 +294,8 @@ class MiddlewareConnection:
         """Return whether the client is gone."""
         return self._lost
 
-    def close_unread(self) -> None:
-        """Do nothing: the connection under the middleware sees to what still comes."""
+    def end(self, *, unread: bool) -> None:
+        """Do nothing: the connection under the middleware sees to its own end."""
 
     def close(self) -> None:
         """Do nothing: whether the connection goes on, is not for one call to say here."""

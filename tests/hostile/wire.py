@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,6 +56,26 @@ def exchange(graph: Served, *parts: bytes) -> list[Answer]:
             except ConnectionError:  # it has refused already
                 break
         return answers(read_to_end(sock))
+
+
+def sends_on(graph: Served, request: bytes) -> list[Answer]:
+    """Send a request whose answer is the last one of its connection, send more when that has come
+    and the server sends no more, and read to the end.
+
+    Raises:
+        ConnectionResetError: what was sent behind it was answered by a reset.
+    """
+    with connected(graph) as sock:
+        sock.sendall(request)
+        ended = select.poll()
+        ended.register(sock, select.POLLRDHUP)
+        assert ended.poll(30_000), "the server does not end the connection"
+        for _ in range(3):
+            sock.sendall(b"GET /more HTTP/1.1\r\nhost: x\r\n\r\n")
+        received = b""
+        while data := sock.recv(65536):
+            received += data
+    return answers(received, ended=True)
 
 
 def read_to_end(sock: socket.socket) -> bytes:

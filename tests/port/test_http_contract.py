@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from tests.harness import APPS, Served, served
+from tests.hostile.wire import sends_on
 
 ROOT = APPS.parent.parent
 
@@ -85,6 +86,30 @@ def test_a_wrong_argument_is_located(client: httpx.Client) -> None:
     (error,) = answer.json()["errors"]
     assert error["loc"] == ["boxes", 1, "left"]
     assert error["msg"] and error["type"]
+
+
+CLOSE = b"host: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_line", "headers", "body", "status"),
+    [
+        (b"POST /add HTTP/1.1", CLOSE, b'{"a": 1}', 200),
+        (b"POST /add HTTP/1.0", b"content-type: application/json\r\n", b'{"a": 1}', 200),
+        (b"POST /add HTTP/1.1", CLOSE, b'{"a": "1"}', 422),
+        (b"POST /below_raises HTTP/1.1", CLOSE, b'{"kind": "x"}', 502),
+        (b"POST /nothing HTTP/1.1", CLOSE, b"{}", 404),
+        (b"GET /openapi.json HTTP/1.1", CLOSE, b"", 200),
+        (b"GET /livez HTTP/1.0", b"", b"", 200),
+        (b"GET /li\tvez HTTP/1.1", b"", b"", 400),
+    ],
+)
+def test_who_sends_on_behind_the_last_answer_reads_it_and_no_reset(
+    graph: Served, request_line: bytes, headers: bytes, body: bytes, status: int
+) -> None:
+    length = b"content-length: %d\r\n\r\n" % len(body)
+    found = sends_on(graph, request_line + b"\r\n" + headers + length + body)
+    assert [answer.status for answer in found] == [status]
 
 
 def test_a_gigabyte_is_refused_before_it_is_sent(graph: Served) -> None:

@@ -24,7 +24,7 @@ from graphserve.graph.mounts import problem
 from graphserve.worker.mounts.lifespan import Lifespan
 from tests.apps import mounted
 from tests.harness import InThread, Served, alive, eventually, served
-from tests.hostile.wire import Answer, address, answers, read_to_end
+from tests.hostile.wire import Answer, address, answers, read_to_end, sends_on
 
 ENTRY = "n1"  # the folder of the node
 
@@ -223,6 +223,25 @@ def test_requests_that_were_sent_ahead_have_their_answers_in_turn(graph: Served)
             b"/ POST x in a thread",
             b"body {}\n",
         ]
+
+
+@pytest.mark.parametrize(
+    ("target", "length", "said"),
+    [
+        (b"/ui/ignores", 100, b"ignored"),  # all but its first byte comes behind the answer
+        (b"/ui/count", 0, b"0"),
+        (b"/old/x", 0, None),
+        (b"/site/nothing", 0, None),
+    ],
+)
+def test_who_sends_on_behind_the_last_answer_reads_it_and_no_reset(
+    graph: Served, target: bytes, length: int, said: bytes | None
+) -> None:
+    head = b"POST %b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+    (answer,) = sends_on(graph, head % (target, length) + b"x"[:length])
+    assert answer.status < 500
+    if said is not None:
+        assert said in answer.body
 
 
 def test_http_1_0_has_no_chunks(graph: Served) -> None:

@@ -78,8 +78,12 @@ class RequestConnection(Protocol):
         """Return whether the other side has closed its end, though its request came whole."""
         ...
 
-    def close_unread(self) -> None:
-        """Close it soon, and throw away what still comes: the body will not be read."""
+    def end(self, *, unread: bool) -> None:
+        """Close it behind its last answer.
+
+        Args:
+            unread: whether a part of its request is still to come, which nobody will read.
+        """
 
     def on_response_complete(self) -> None:
         """Go on with the next request."""
@@ -425,10 +429,7 @@ class AnswerableRequest:
         if connection.listener.logs_calls:
             self.log(status)
         if not self.keep_alive and close:
-            if self.body_stream is not None and not self._whole:
-                connection.close_unread()
-            else:
-                connection.transport.close()
+            connection.end(unread=self.body_stream is not None and not self._whole)
         if self._files is not None:
             self._remove_files()
         connection.on_response_complete()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import Any, Protocol
 
 from graphserve.call.request import new_request_id
 from graphserve.errors import CallError
@@ -51,6 +51,17 @@ _NO_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _WITHOUT_BODY = frozenset({204, 304})
 
 
+class EndConnection(Protocol):
+    """Closes a connection behind its last answer."""
+
+    def __call__(self, *, unread: bool) -> None:
+        """Close it.
+
+        Args:
+            unread: whether a part of its request is still to come.
+        """
+
+
 class AsgiRequest:
     """A request that the application answers.
 
@@ -63,6 +74,7 @@ class AsgiRequest:
         keep_alive: whether the connection stays open behind the answer.
         tasks: keep the task that answers, until it ends.
         on_complete: called when the answer is complete.
+        end: closes the connection behind it.
         body: what comes of its body, if the application reads it.
         expects: whether the client waits to be told that its body is wanted.
     """
@@ -77,6 +89,7 @@ class AsgiRequest:
         keep_alive: bool,
         tasks: set[asyncio.Task[None]],
         on_complete: Callable[[], None],
+        end: EndConnection,
         body: RequestBody | None = None,
         *,
         expects: bool = False,
@@ -88,6 +101,7 @@ class AsgiRequest:
         self._default_headers = default_headers
         self._tasks = tasks
         self._on_complete: Callable[[], None] | None = on_complete
+        self._end = end
         # The request.
         # the body is complete, the answer is, or the client has left
         self._changed = asyncio.Event()
@@ -295,7 +309,7 @@ class AsgiRequest:
         if self._body is not None:
             self._body.fail()
         if not self.keep_alive:
-            self._transport.close()
+            self._end(unread=self._body is not None and self._more_body)
         if self._on_complete is not None:
             self._on_complete()
 

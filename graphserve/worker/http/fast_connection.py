@@ -98,7 +98,7 @@ class FastConnection:
     def on_response_complete(self) -> None:
         """Do nothing: `close` follows, or has been called."""
 
-    def close_unread(self) -> None:
+    def end(self, *, unread: bool) -> None:
         """Close it: nothing comes behind a whole request."""
         self.close()
 

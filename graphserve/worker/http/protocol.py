@@ -21,7 +21,7 @@ from graphserve.call.request_head import NOBODY, Address, RequestHead, Sender
 from graphserve.errors import CallError
 from graphserve.logs import records
 from graphserve.logs.exception_text import described
-from graphserve.loop.timers import set_timer
+from graphserve.loop.timers import Timer, set_timer
 from graphserve.wire.headers import EXPECT
 from graphserve.wire.problem import HttpProblem, UnreadableArguments
 from graphserve.wire.trust import PUBLIC, opened
@@ -48,7 +48,7 @@ LOGGER = "graphserve.port"
 
 # What the parser raises: it is at an offer of another protocol, or it cannot go on.
 STOPPED = (httptools.HttpParserUpgrade, httptools.HttpParserError)
-# seconds that a refused body is read and thrown away, so the client sees the answer and no reset
+# seconds that what comes behind the last answer is thrown away, if the client does not close
 LINGER = 2.0
 
 
@@ -117,6 +117,7 @@ class HttpConnection(asyncio.Protocol):
         self._fast_parser: FastParser | None = None
         self.discarding = False  # whether what still comes is thrown away
         self.rejection: Rejection | None = None
+        self._linger: Timer | asyncio.TimerHandle | None = None  # behind the last answer
         self.idle_since = listener.now
         self.request: HttpRequest | AsgiRequest | None = None  # the last request that was begun
         # the request in progress, when others wait behind it
@@ -160,6 +161,8 @@ class HttpConnection(asyncio.Protocol):
         """Cancel what its requests have begun, and give back what it holds (asyncio)."""
         self.listener.connections.discard(self)
         self.flow.resume_writing()
+        if self._linger is not None:
+            self._linger.cancel()
         if exc is None:
             self.transport.close()
         del self.parser  # which refers to us
@@ -368,6 +371,7 @@ class HttpConnection(asyncio.Protocol):
             keep_alive,
             listener.tasks,
             self.on_response_complete,
+            self.end,
             body,
             expects=expects,
         )
@@ -448,14 +452,24 @@ class HttpConnection(asyncio.Protocol):
         """Throw away what still comes."""
         self.discarding = True
 
-    def close_unread(self) -> None:
-        """Throw away what still comes, and close soon: the body that comes will not be read."""
+    def end(self, *, unread: bool) -> None:
+        """Close it behind its last answer: our side now, and the whole when the client has closed
+        its own, or soon (RFC 9112, 9.6).
+
+        Whoever sends on meanwhile would read a reset in place of the end of the answer.
+
+        Args:
+            unread: whether a part of its request is still to come, which is thrown away.
+        """
         self.discard()
         self.permit.give_back()
         self.flow.resume_reading()
-        if self.transport.can_write_eof():  # not with TLS
+        if self.transport.can_write_eof():
             self.transport.write_eof()
-        self.loop.call_later(LINGER, self.transport.close)
+        elif not unread:  # TLS has no half of a connection, and an answer may last until the end
+            self.transport.close()
+            return
+        self._linger = set_timer(self.loop, LINGER, self.transport.close)
 
     def caller_left(self) -> bool:
         """Return whether the other side has closed its end, though its request came whole."""
@@ -548,9 +562,10 @@ class HttpConnection(asyncio.Protocol):
             return
         cause = exc.__context__
         if isinstance(cause, LastRequestRead):
-            self.discard()
             if self.answered:
-                self.transport.close()
+                self.end(unread=False)
+            else:
+                self.discard()
         elif isinstance(cause, RequestRefused):
             self.reject(cause.problem)
         else:
@@ -606,7 +621,7 @@ class HttpConnection(asyncio.Protocol):
             self.transport.write(data)
             if self.listener.access_log:
                 self._log_rejection(rejection, status, context.request_id)
-        self.close_unread()
+        self.end(unread=True)
 
     def _log_rejection(self, rejection: Rejection, status: int, request_id: bytes) -> None:
         method, target = rejection.line

@@ -602,4 +602,4 @@ class HttpRequest(AnswerableRequest):
         if self._relay is not None:
             self._relay.cancel()
         self.refuse(self._problem, close=False)
-        self.connection.close_unread()
+        self.connection.end(unread=True)

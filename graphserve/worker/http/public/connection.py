@@ -388,11 +388,9 @@ class PublicConnection(HttpConnection):
                 return
         super()._feed(data[fed:])
 
-    def close_unread(self) -> None:
-        """Throw away what still comes, and close soon; a spare connection leaves its place to
-        others now.
-        """
-        super().close_unread()
+    def end(self, *, unread: bool) -> None:
+        """Close it behind its last answer; a spare connection leaves its place to others now."""
+        super().end(unread=unread)
         if self.spare:
             self.timeouts.told(self)
 
