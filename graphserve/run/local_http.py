@@ -38,7 +38,8 @@ from graphserve.worker.http.asgi import Message
 from graphserve.worker.http.headers import RequestHeaders
 from graphserve.worker.http.routing import RoutedCall, RouteTree
 from graphserve.worker.http.strict import METHODS, RequestRefused, plain
-from graphserve.worker.pages.health import App, Health
+from graphserve.worker.pages.application import WorkerApp
+from graphserve.worker.pages.health import Health
 
 if TYPE_CHECKING:
     from graphserve.call.clients import HttpClient
@@ -73,7 +74,7 @@ class HttpLane:
         self.tree = RouteTree(node.apis.values())
         health = Health(node.plan.name, list)
         health.begin()
-        self.app = App(health, node.apis)
+        self.app = WorkerApp(health, node.apis)
 
     def send(self, exchange: Exchange[bytes]) -> None:
         """Read the request, and execute it as a worker would."""

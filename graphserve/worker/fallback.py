@@ -19,7 +19,6 @@ from typing import Any
 
 from graphserve.call.clients import Lanes
 from graphserve.call.membership import Membership
-from graphserve.declare.options import OPENAPI_ROUTE
 from graphserve.errors import Unavailable
 from graphserve.graph.plan import ApiPlan, NodePlan, Plan
 from graphserve.loop.periodic import Periodic
@@ -36,7 +35,8 @@ from graphserve.worker.http.public.early import Beginning, EarlyConnection
 from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
 from graphserve.worker.http.routing import RouteTree
-from graphserve.worker.pages.health import App, Health
+from graphserve.worker.pages.application import WorkerApp, is_page, path_in
+from graphserve.worker.pages.health import Health
 from graphserve.worker.websockets.door import ClosedDoor
 from graphserve.worker.websockets.routes import SocketRoutes
 
@@ -80,7 +80,7 @@ class FallbackServer:
         self.health.begin()  # what is missing is the entry
         # of an executor whose clock is used: a thread is not started
         self._threads = ThreadPoolExecutor(1)
-        self.app = App(self.health, {}, _Absent)
+        self.app = WorkerApp(self.health, {}, _Absent)
         self.listener = Listener(
             self.app,
             *self._served(),
@@ -106,7 +106,7 @@ class FallbackServer:
         """
         self.plan = plan
         self.node = node
-        self.health.node = node.name
+        self.health.rename(node.name)
         paths, executor, _, responder, relay = self._served()
         self.listener.serve(paths, executor, responder, relay, self._tree(), cors_of(plan))
         self.listener.refresh()
@@ -120,9 +120,9 @@ class FallbackServer:
         executor = Executor(node, self._threads, plan.depth(node.name))
         relay = Relay(node, Lanes(plan, self.run, self.membership), executor.guard + LEVEL_GUARD)
         # no call goes around the middleware of its workers
-        self.app.mounted = ("",) if node.middleware else node.mounts
+        elsewhere = ("",) if node.middleware else node.mounts
         apis = {api.name: api_of_plan(node, api) for api in node.apis}
-        self.app.serve({} if node.middleware else apis, self._sockets())
+        self.app.serve({} if node.middleware else apis, self._sockets(), elsewhere)
         cors = cors_of(plan)
         common = b"" if cors is None else cors.common
         responder = Responder(node.name, public=True, debug=plan.debug, lines=common)
@@ -205,18 +205,17 @@ class FallbackServer:
 class _Absent:
     """Answers in place of the entry's pages, which only its workers can make."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: WorkerApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path, method = scope["path"].removeprefix(scope.get("root_path", "")), scope["method"]
+        path, method = path_in(scope), scope["method"]
         node = self.app.health.node
-        is_page = path in ("/", OPENAPI_ROUTE, "/docs") or path.startswith("/docs/")
-        if any(path == mount or path.startswith(mount + "/") for mount in self.app.mounted):
+        if any(path == mount or path.startswith(mount + "/") for mount in self.app.elsewhere):
             await self.app.answer(
                 send, Unavailable(f"{path} is for {node}, which takes no calls now", node=node)
             )
-        elif not is_page:
+        elif not is_page(path):
             await self.app.refuse(send, path, method, 404)
         elif method not in ("GET", "HEAD"):
             await self.app.refuse(send, path, method, 405, "GET, HEAD")

@@ -55,7 +55,8 @@ from graphserve.worker.http.public.acceptor import Acceptor
 from graphserve.worker.http.relay import Relay
 from graphserve.worker.http.response import Responder
 from graphserve.worker.instance import InstanceThreads, ServiceInstance
-from graphserve.worker.pages.health import App, Health, openapi_document
+from graphserve.worker.pages.application import PagesOnDemand, WorkerApp
+from graphserve.worker.pages.health import Health
 from graphserve.worker.websockets.door import SocketDoor
 from graphserve.worker.websockets.routes import SocketRoutes
 
@@ -200,10 +201,10 @@ class WorkerServer:
         self.health = Health(
             node.name, lambda: membership.missing(plan.below(node.name)), membership.outdated
         )
-        self.app = App(
+        self.app = WorkerApp(
             self.health,
             self.apis,
-            self._make_pages if node.name == plan.entry else None,
+            (lambda app: PagesOnDemand(app, self._make_pages)) if node.name == plan.entry else None,
             SocketRoutes(node.sockets),
             mounts,
         )
@@ -481,8 +482,8 @@ class WorkerServer:
         self._attaching.add(task)
         task.add_done_callback(self._attaching.discard)
 
-    def _make_pages(self, app: App) -> AsgiApp:
-        from graphserve.worker.pages.docs import application
+    def _make_pages(self, app: WorkerApp) -> AsgiApp:
+        from graphserve.worker.pages.docs import application, openapi_document
 
         service, version = self.instance.cls, self.node.options.version
         keys = self._keys is not None

@@ -26,7 +26,8 @@ from graphserve.worker.http.public import acceptor, timeouts
 from graphserve.worker.http.public.acceptor import BEYOND, Acceptor
 from graphserve.worker.http.public.timeouts import SPARE, Timeouts
 from graphserve.worker.http.response import Responder
-from graphserve.worker.pages.health import App, Health
+from graphserve.worker.pages.application import WorkerApp
+from graphserve.worker.pages.health import Health
 from tests.hostile.wire import answers
 from tests.port.test_tls import Authority
 
@@ -94,7 +95,7 @@ async def place(authority: Authority | None = None) -> AsyncIterator[Place]:
     cls, _ = classes["Crowded"]
     instance = cls()
     apis = bind(node, instance)
-    app = App(Health(node.name, list), apis)
+    app = WorkerApp(Health(node.name, list), apis)
     executor = Executor(node, ThreadPoolExecutor(1))
     relay: Any = None
     responder = Responder(node.name, public=True, debug=False)

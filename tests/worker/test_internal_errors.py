@@ -23,7 +23,8 @@ from graphserve.worker.http.protocol import HttpConnection
 from graphserve.worker.http.public.connection import PublicConnection
 from graphserve.worker.http.public.timeouts import Timeouts
 from graphserve.worker.http.response import Responder
-from graphserve.worker.pages.health import App, Health
+from graphserve.worker.pages.application import WorkerApp
+from graphserve.worker.pages.health import Health
 from tests.hostile.wire import answers
 
 HEAD = (
@@ -66,7 +67,7 @@ def listener(*, public: bool) -> Listener:
     cls, _ = classes["Doors"]
     apis = bind(node, cls())
     responder = Responder(node.name, public=public, debug=False)
-    app = App(Health(node.name, list), apis)
+    app = WorkerApp(Health(node.name, list), apis)
     executor = Executor(node, ThreadPoolExecutor(1))
     relay: Any = None
     return Listener(

@@ -25,7 +25,8 @@ from graphserve.worker.http.public.connection import PublicConnection
 from graphserve.worker.http.public.early import EarlyConnection
 from graphserve.worker.http.public.timeouts import Timeouts
 from graphserve.worker.http.response import Responder
-from graphserve.worker.pages.health import App, Health
+from graphserve.worker.pages.application import WorkerApp
+from graphserve.worker.pages.health import Health
 
 pytestmark = pytest.mark.anyio
 
@@ -109,7 +110,7 @@ async def place(
     node = plan.node("Echo")
     instance = classes["Echo"][0]()
     apis = bind(node, instance)
-    app = App(Health(node.name, list), apis)
+    app = WorkerApp(Health(node.name, list), apis)
     executor = Executor(node, ThreadPoolExecutor(1))
     relay: Any = None
     responder = Responder(node.name, public=True, debug=False)

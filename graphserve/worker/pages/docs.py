@@ -29,11 +29,12 @@ from starlette.routing import Route
 
 from graphserve.declare.options import OPENAPI_ROUTE
 from graphserve.system import own_json
-from graphserve.worker.pages.health import App
+from graphserve.wire.formats import Format
+from graphserve.worker.pages.application import WorkerApp, path_in
 
 if TYPE_CHECKING:
+    from graphserve.worker.dispatch.executor import BoundApi
     from graphserve.worker.http.asgi import Receive, Scope, Send
-from graphserve.wire.formats import Format
 
 _STATIC = Path(__file__).with_name("static")
 _MEDIA_TYPES = {
@@ -236,7 +237,7 @@ def _has(request: Request, version: str) -> bool:
 class _Refusal:
     """An answer that the worker's own application gives."""
 
-    app: App
+    app: WorkerApp
     path: str
     method: str
     status: int
@@ -246,7 +247,9 @@ class _Refusal:
         await self.app.refuse(send, self.path, self.method, self.status, self.allow)
 
 
-def application(app: App, title: str, openapi: Callable[[], bytes], root_path: str) -> Starlette:
+def application(
+    app: WorkerApp, title: str, openapi: Callable[[], bytes], root_path: str
+) -> Starlette:
     """Return the entry's pages as an application.
 
     Args:
@@ -258,7 +261,7 @@ def application(app: App, title: str, openapi: Callable[[], bytes], root_path: s
 
     async def refused(request: Request, exc: Exception) -> Any:
         assert isinstance(exc, HTTPException)
-        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+        path = path_in(request.scope)
         # Starlette has a set of them
         allow = ", ".join(sorted((exc.headers or {}).get("Allow", "").split(", ")))
         return _Refusal(app, path, request.method, exc.status_code, allow)
@@ -268,3 +271,29 @@ def application(app: App, title: str, openapi: Callable[[], bytes], root_path: s
     # it would lead to whatever host the Host header names
     application.router.redirect_slashes = False
     return application
+
+
+def openapi_document(
+    name: str,
+    cls: type,
+    apis: dict[str, BoundApi],
+    version: str | None = None,
+    *,
+    keys: bool = False,
+) -> bytes:
+    """Return `/openapi.json`: the node's APIs as OpenAPI 3.1, from their signatures.
+
+    Args:
+        name: of the node.
+        cls: its class.
+        apis: its APIs, by name.
+        version: of what it offers.
+        keys: whether clients need an API key.
+    """
+    from graphserve.declare.declaration import apis as declared
+    from graphserve.wire.openapi.document import document, with_keys
+
+    specs = declared(cls)
+    described = [(specs[api.plan.name], api.signature, api.method.__doc__) for api in apis.values()]
+    said = document(name, cls.__doc__, version or "0", described)
+    return own_json.dumps(with_keys(said) if keys else said).encode()
