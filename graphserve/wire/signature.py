@@ -21,10 +21,9 @@ from graphserve.errors import DeclarationError
 from graphserve.wire import extensions, pydantic_models, substitutes, type_hints
 from graphserve.wire.checks.arrays import admission
 from graphserve.wire.formats import is_json
-from graphserve.wire.media import files, tables
-from graphserve.wire.media.classes import NAMES
+from graphserve.wire.media import files
+from graphserve.wire.media.classes import NAMES, TABLES
 from graphserve.wire.media.kinds import KINDS, MediaKind
-from graphserve.wire.media.tables import TABLES
 from graphserve.wire.type_hints import Hint
 
 _ASYNC_STREAMS = (
@@ -482,11 +481,8 @@ class _Reader:
                 for each in part.metadata:
                     self._refuse_value(what, each)
                 self._refuse_module(what, part.hint)
-                if part.kind in TABLES and not tables.is_installed():
-                    self._refuse(
-                        f"{what}: {type_hints.name_of(part.hint)} is sent by way of pyarrow, which"
-                        " is not installed here (pip install 'pygraphserve[tables]')"
-                    )
+                if part.kind in TABLES:
+                    self._check_table(what, part.hint)
                 if part.kind == "other":
                     if instead := substitutes.for_library_type(part.hint):
                         self._refuse(
@@ -503,6 +499,15 @@ class _Reader:
             raise
         except (TypeError, ValueError) as exc:
             self._refuse(f"{what}: {exc}")
+
+    def _check_table(self, what: str, hint: Hint) -> None:
+        from graphserve.wire.media import tables
+
+        if not tables.is_installed():
+            self._refuse(
+                f"{what}: {type_hints.name_of(hint)} is sent by way of pyarrow, which"
+                " is not installed here (pip install 'pygraphserve[tables]')"
+            )
 
     def _refuse(self, message: str) -> NoReturn:
         raise DeclarationError(f"{self.where}: {message}", *self.place) from None

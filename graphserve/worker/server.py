@@ -15,6 +15,7 @@ import mmap
 import os
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +32,6 @@ from graphserve.system.inherited import open_standard_streams
 from graphserve.system.messages import FromWorker, HealthReport, WarmingUp
 from graphserve.system.rundir.paths import batch_sockets, received_files, worker_socket
 from graphserve.wire.api_keys import ApiKeyCheck
-from graphserve.wire.media import pixels
 from graphserve.wire.shared_buffers import SharedMemory
 from graphserve.wire.signature import Signature
 from graphserve.worker.batch.batcher import Batcher, BatchLease
@@ -268,7 +268,9 @@ class WorkerServer:
             if plan.shared_memory and owners is not None
             else None
         )
-        if memory is not None:
+        if memory is not None and "PIL.Image" in sys.modules:
+            from graphserve.wire.media import pixels
+
             pixels.keep_in_one_piece()
         lanes = Lanes(plan, run, membership, memory)
         clients = Clients(

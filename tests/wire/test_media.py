@@ -16,7 +16,8 @@ from graphserve.errors import DeclarationError
 from graphserve.wire.codec import ResultCodec
 from graphserve.wire.formats import Format, MediaFormat, StreamFormat
 from graphserve.wire.media.answers import accepts_of, streams_of
-from graphserve.wire.media.kinds import PACKED
+from graphserve.wire.media.classes import MARKS
+from graphserve.wire.media.kinds import KINDS, PACKED
 from graphserve.wire.openapi.document import document
 from graphserve.wire.signature import Signature
 
@@ -167,5 +168,12 @@ def test_the_document_has_it() -> None:
 
 
 def test_each_kind_has_a_mark_of_its_own() -> None:
-    marks = [kind.mark for kind in PACKED.values()]
+    marks = list(MARKS.values())
     assert len(set(marks)) == len(marks) and all(0xF0 <= mark <= 0xFF for mark in marks)
+    assert MARKS.keys() == {*PACKED, "registered"}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_line_of_the_table_leads_to_a_kind(name: str) -> None:
+    kind = KINDS[name]
+    assert kind.offers and kind.schema and kind is KINDS[name]

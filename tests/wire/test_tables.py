@@ -29,10 +29,11 @@ from graphserve.wire.costs.bounds import TABLE_COLUMNS, TABLE_FLOOR  # noqa: E40
 from graphserve.wire.exceptions import Misfit  # noqa: E402
 from graphserve.wire.extensions import BufferSource, inlined, no_memory, written  # noqa: E402
 from graphserve.wire.formats import MediaFormat  # noqa: E402
-from graphserve.wire.media import tables  # noqa: E402
+from graphserve.wire.media import classes, tables  # noqa: E402
 from graphserve.wire.media.answers import accepts_of  # noqa: E402
+from graphserve.wire.media.kinds import PACKED  # noqa: E402
 from graphserve.wire.media.received import ReceivedFile  # noqa: E402
-from graphserve.wire.media.tables import ARROW, CSV, PARQUET, TABLES  # noqa: E402
+from graphserve.wire.media.tables import ARROW, CSV, PARQUET  # noqa: E402
 from graphserve.wire.signature import Signature  # noqa: E402
 
 KINDS = [pd.DataFrame, pl.DataFrame, pa.Table]
@@ -76,7 +77,7 @@ def parquet(table: Any, **options: Any) -> bytes:
 
 
 def read(data: bytes, media_type: str = "", kind: str = "arrow") -> Any:
-    return TABLES[kind].read(ReceivedFile(data, media_type))
+    return PACKED[kind].read(ReceivedFile(data, media_type))
 
 
 def through_memory(value: Any, kind: Any) -> Any:
@@ -127,13 +128,13 @@ def test_an_index_and_types_of_pandas_arrive() -> None:
     found = through_memory(frame, pd.DataFrame)
     pd.testing.assert_frame_equal(found, frame)
     found.iloc[0, 1] = 7  # it is its own
-    assert TABLES["pandas"].plain(frame) == [
+    assert PACKED["pandas"].plain(frame) == [
         {"k": "a", "c": "x", "n": 1},
         {"k": "b", "c": "y", "n": 2},
     ]
-    assert TABLES["pandas"].plain(pd.DataFrame({5: [1]})) == [{"5": 1}]
+    assert PACKED["pandas"].plain(pd.DataFrame({5: [1]})) == [{"5": 1}]
     plain = pd.DataFrame({"a": [1, 2]}, index=[7, 8])
-    assert TABLES["pandas"].plain(plain) == [{"a": 1}, {"a": 2}]
+    assert PACKED["pandas"].plain(plain) == [{"a": 1}, {"a": 2}]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -142,7 +143,7 @@ def test_an_index_and_types_of_pandas_arrive() -> None:
 def test_a_file_is_read_as_it_was_written(kind: Any, media_type: str, said: bool) -> None:
     result = ResultCodec(kind, "S.f")
     data = result.encode(of(kind), MediaFormat(media_type.encode()))
-    found = TABLES[tables.name_of_kind(of(kind)) or ""].read(
+    found = PACKED[tables.name_of_kind(of(kind)) or ""].read(
         ReceivedFile(data, media_type if said else "application/octet-stream")
     )
     assert type(found) is kind and columns(found) == COLUMNS
@@ -150,7 +151,7 @@ def test_a_file_is_read_as_it_was_written(kind: Any, media_type: str, said: bool
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_and_columns_of_json(kind: Any) -> None:
-    reader = TABLES[tables.name_of_kind(of(kind)) or ""]
+    reader = PACKED[tables.name_of_kind(of(kind)) or ""]
     rows = [{"a": 1, "b": "x"}, {"b": None, "c": [1, 2.5]}, {}]
     assert columns(reader.read(rows)) == columns(
         reader.read({"a": [1, None, None], "b": ["x", None, None], "c": [None, [1, 2.5], None]})
@@ -169,10 +170,10 @@ def test_rows_and_columns_of_json(kind: Any) -> None:
 def test_what_is_no_number_is_read_again() -> None:
     frame = pl.DataFrame({"x": [float("nan"), float("inf"), 1.0]})
     written = ResultCodec(pl.DataFrame, "S.f").encode(frame, Format.JSON)
-    assert TABLES["polars"].read(json.loads(written))["x"].to_list() == [None, None, 1.0]
+    assert PACKED["polars"].read(json.loads(written))["x"].to_list() == [None, None, 1.0]
     for media_type in (CSV, ARROW, PARQUET):
-        found = TABLES["polars"].read(
-            ReceivedFile(TABLES["polars"].write(frame, media_type, {}), media_type)
+        found = PACKED["polars"].read(
+            ReceivedFile(PACKED["polars"].write(frame, media_type, {}), media_type)
         )
         assert str(found["x"].to_list()) == "[nan, inf, 1.0]"
 
@@ -198,7 +199,7 @@ def test_nanoseconds_and_decimals_leave() -> None:
     ],
 )  # fmt: skip
 def test_json_that_is_no_table(value: object, said: str) -> None:
-    for kind in TABLES.values():
+    for kind in (PACKED[name] for name in classes.TABLES):
         with pytest.raises(Misfit, match=said):
             kind.read(value)
 
@@ -282,7 +283,7 @@ def test_times_that_python_does_not_have(value: int, kind: Any) -> None:
         [datetime.datetime(1, 1, 3), datetime.datetime(9999, 12, 29)],
         pa.timestamp("us", "Asia/Tokyo"),
     )
-    assert len(TABLES["arrow"].plain(read(stream(one(ends)), ARROW))) == 2  # type: ignore[arg-type]
+    assert len(PACKED["arrow"].plain(read(stream(one(ends)), ARROW))) == 2  # type: ignore[arg-type]
 
 
 def test_offsets_that_lead_elsewhere() -> None:
@@ -471,7 +472,7 @@ def test_declarations(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_polars_does_not_expect_is_told_too() -> None:
     with pytest.raises(TypeError, match="cannot be sent"):
-        TABLES["polars"].plain(pl.DataFrame({"a\0": [1]}))
+        PACKED["polars"].plain(pl.DataFrame({"a\0": [1]}))
 
 
 def test_the_end_of_a_file_that_is_wrong_ends_no_process() -> None:

@@ -6,7 +6,6 @@ Names are short: a socket's path has 107 bytes on Linux.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -31,6 +30,8 @@ def parent() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime and os.path.isdir(runtime) and os.access(runtime, os.W_OK | os.X_OK):
         return Path(runtime)
+    import tempfile  # it brings much along, and workers have no use for it
+
     try:
         return Path(tempfile.gettempdir())
     except OSError:  # it tries to write a file

@@ -11,7 +11,6 @@ import msgspec
 
 from graphserve.wire import arrays, type_hints
 from graphserve.wire.exceptions import Misfit
-from graphserve.wire.media import tensors
 from graphserve.wire.type_hints import Hint
 
 # Takes a value of the type that it is for, and returns it, or another one in its place.
@@ -35,6 +34,8 @@ def _build(hint: Hint, known: dict[object, list[Admit]]) -> Admit:
         wanted = arrays.demand(part.hint, part.metadata)
         return lambda value: arrays.admit(value, wanted)
     if part.kind == "tensor":
+        from graphserve.wire.media import tensors
+
         demanded = tensors.demand(part.metadata)
         return lambda value: tensors.admit(value, demanded)
     if part.kind == "fields":

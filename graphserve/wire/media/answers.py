@@ -20,7 +20,8 @@ from graphserve.wire.formats import (
     stream_format,
 )
 from graphserve.wire.media.files import kind_sent, kind_streamed
-from graphserve.wire.media.kinds import TEXT, MediaKind
+from graphserve.wire.media.kinds import MediaKind
+from graphserve.wire.media.octets import TEXT
 from graphserve.wire.type_hints import Hint
 
 Accepts = Callable[["bytes | None"], AnswerFormat]

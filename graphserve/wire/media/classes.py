@@ -1,9 +1,10 @@
 """Names the classes of libraries whose values are no JSON, and of which each has a kind of its own
-in `kinds`. No library is imported for it.
+in `kinds`; and the marks of those kinds. No library is imported for it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal
 
@@ -18,7 +19,19 @@ _KINDS: dict[str, KindName] = {
     "torch.Tensor": "tensor",
     "pathlib.Path": "path",
 }
-NAMES: frozenset[str] = frozenset({*_KINDS.values(), "registered"})
+# The first byte of the header of such a value between services: from 0xF0 on, where no header of an
+# array begins so.
+MARKS: Mapping[KindName, int] = {
+    "pandas": 0xF1,
+    "polars": 0xF2,
+    "arrow": 0xF3,
+    "path": 0xFC,
+    "registered": 0xFD,
+    "tensor": 0xFE,
+    "image": 0xFF,
+}
+NAMES: frozenset[str] = frozenset(MARKS)
+TABLES: frozenset[str] = frozenset({"arrow", "pandas", "polars"})
 _REGISTERED: set[type] = set()
 
 

@@ -12,8 +12,8 @@ import typing
 from graphserve.declare.media import Media
 from graphserve.wire import type_hints
 from graphserve.wire.formats import is_json
-from graphserve.wire.media.kinds import KINDS, TEXT, MediaKind, kind_declared
-from graphserve.wire.media.octets import ANY
+from graphserve.wire.media.kinds import KINDS, MediaKind, kind_declared
+from graphserve.wire.media.octets import ANY, TEXT
 from graphserve.wire.type_hints import Hint
 
 

@@ -23,6 +23,8 @@ from graphserve.wire.media import pixels
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from graphserve.wire.media.kinds import PackedKind
+
 # What is read of a client: none of these runs a program, or reads another file. (Among JPEG are the
 # files of phones with two pictures, MPO.)
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
@@ -58,11 +60,6 @@ def is_image_value(value: object) -> TypeGuard[Image]:
     return pillow is not None and isinstance(value, pillow.Image)
 
 
-def is_small(value: object) -> bool:
-    """Return whether the pixels of a picture are copied before a thread could begin to."""
-    return is_image_value(value) and value.width * value.height <= SMALL
-
-
 class Images:
     """Pictures as a kind of value."""
 
@@ -71,7 +68,6 @@ class Images:
     json_first = False
     is_slow = True
     by_type = False
-    mark = pixels.MARK
     schema = {
         "type": "string",
         "contentEncoding": "base64",
@@ -118,6 +114,11 @@ class Images:
     def plain(value: object) -> bytes:
         """Return a picture as PNG, which is base64 in JSON."""
         return to_public(_checked(value))
+
+    @staticmethod
+    def packs_quickly(value: object) -> bool:
+        """Return whether its pixels are so few."""
+        return is_image_value(value) and value.width * value.height <= SMALL
 
     @staticmethod
     def pack(value: object) -> tuple[bytes, pixels.Pixels]:
@@ -226,3 +227,6 @@ def _decoded(text: str) -> bytes:
             "Expected an image as base64 or as a data: URL with base64 in it; nothing is fetched",
             "value_error",
         ) from None
+
+
+IMAGES: PackedKind = Images()

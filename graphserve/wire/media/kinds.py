@@ -1,24 +1,18 @@
 """The table of kinds: of each kind of value that is no JSON, how it comes in and goes out by
 itself, what stands for it in JSON, and how it travels between services.
 
-Runs where classes are read, and in workers.
+A kind is imported when somebody first asks the table for it: when a signature names it, or a value
+of it is met. Runs where classes are read, and in workers.
 """
 
 from __future__ import annotations
 
+import importlib
 import struct
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Iterator, Mapping
+from typing import Protocol, TypeVar
 
-from graphserve.wire.media import images
-from graphserve.wire.media.classes import kind_of_class, name_of_kind
-from graphserve.wire.media.images import Images
-from graphserve.wire.media.npy import ArrayFiles
-from graphserve.wire.media.octets import Octets
-from graphserve.wire.media.paths import FilesOnDisk
-from graphserve.wire.media.tables import TABLES
-from graphserve.wire.media.tensors import Tensors
-from graphserve.wire.media.texts import Texts
+from graphserve.wire.media.classes import MARKS, kind_of_class, name_of_kind
 
 
 class BufferSource(Protocol):
@@ -112,16 +106,13 @@ class PackedKind(MediaKind, Protocol):
         """
         ...
 
-    @property
-    def mark(self) -> int:
-        """Return the first byte of its headers: from 0xF0 on, where no header of an array begins
-        so, and each kind has its own.
-        """
+    def packs_quickly(self, value: object) -> bool:
+        """Return whether a value is surely packed before a thread could begin to."""
         ...
 
     def pack(self, value: object) -> tuple[bytes, memoryview | BufferSource]:
         """Return a value as a header and a payload, for another service: the payload may travel by
-        shared memory.
+        shared memory. The header begins with the mark of the kind, of which there is one each.
 
         Raises:
             Misfit: it cannot be sent.
@@ -141,18 +132,54 @@ class PackedKind(MediaKind, Protocol):
         ...
 
 
-PACKED: Mapping[str, PackedKind] = {
-    "image": Images(),
-    "path": FilesOnDisk(),
-    "tensor": Tensors(),
-    **TABLES,
+KindT = TypeVar("KindT", bound=MediaKind, covariant=True)
+
+
+class KindTable(Mapping[str, KindT]):
+    """Has kinds by name, and imports each of them when it is first asked for.
+
+    Args:
+        places: of each kind, by its name: the module in this folder, and the constant in there.
+    """
+
+    def __init__(self, places: Mapping[str, tuple[str, str]]) -> None:
+        self._places = places
+        self._loaded: dict[str, KindT] = {}
+
+    def __getitem__(self, name: str) -> KindT:
+        found = self._loaded.get(name)
+        if found is None:
+            module, constant = self._places[name]
+            found = getattr(importlib.import_module(f"graphserve.wire.media.{module}"), constant)
+            self._loaded[name] = found
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+_PACKED = {
+    "image": ("images", "IMAGES"),
+    "path": ("paths", "FILES_ON_DISK"),
+    "tensor": ("tensors", "TENSORS"),
+    "pandas": ("tables", "PANDAS"),
+    "polars": ("tables", "POLARS"),
+    "arrow": ("tables", "ARROW_TABLES"),
 }
-TEXT: MediaKind = Texts()  # of results of `str` only, whose `Media` says so
-KINDS: Mapping[str, MediaKind] = {"bytes": Octets(), "array": ArrayFiles(), **PACKED}
-_BY_MARK = {kind.mark: kind for kind in PACKED.values()}
+PACKED: Mapping[str, PackedKind] = KindTable(_PACKED)
+KINDS: Mapping[str, MediaKind] = KindTable(
+    {"bytes": ("octets", "OCTETS"), "array": ("npy", "ARRAY_FILES"), **_PACKED}
+)
+_BY_MARK = {mark: name for name, mark in MARKS.items()}
 _LEAST_MARK = 0xF0
 REGISTERED: dict[type, PackedKind] = {}  # what user code has registered, by class
-REGISTERED_MARK = 0xFD
+REGISTERED_MARK = MARKS["registered"]
 _KEY_LENGTH = struct.Struct("<BH")
 
 
@@ -181,7 +208,8 @@ def packed_kind(cls: type) -> PackedKind | None:
 
 def packs_quickly(value: object) -> bool:
     """Return whether a value is of a kind that takes long to pack, but is small."""
-    return name_of_kind(value) == "image" and images.is_small(value)
+    kind = kind_of_value(value)
+    return kind is not None and kind.packs_quickly(value)
 
 
 def is_packed(header: memoryview) -> bool:
@@ -194,7 +222,8 @@ def kind_of_header(header: memoryview) -> PackedKind | None:
     if not is_packed(header):
         return None
     if header[0] != REGISTERED_MARK:
-        return _BY_MARK.get(header[0])
+        name = _BY_MARK.get(header[0])
+        return None if name is None else PACKED[name]
     key = key_in(header)
     return next((kind for cls, kind in REGISTERED.items() if key_of(cls) == key), None)
 

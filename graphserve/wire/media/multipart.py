@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-import mimetypes
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -53,6 +52,8 @@ class FormPart:
         said = self.content_type.decode("latin-1")
         if said not in ("", ANY):
             return said
+        import mimetypes
+
         # (the suffix alone: what looks like a URL is read as one, and refused if it is none)
         guessed, packed = mimetypes.guess_type(f"x{os.path.splitext(self.filename)[1]}")
         return said if guessed is None or packed is not None else guessed

@@ -18,6 +18,7 @@ from graphserve.wire.media.octets import no_options
 from graphserve.wire.media.received import ReceivedFile
 
 if TYPE_CHECKING:
+    from graphserve.wire.media.kinds import MediaKind
     from graphserve.wire.type_hints import AnyArray, AnyDtype
 
 NPY = "application/x-npy"
@@ -155,3 +156,6 @@ def _dtype(descr: object) -> AnyDtype:
 
 def _broken(why: str) -> Misfit:
     return Misfit(f"it is no array in numpy's format: {why}", "value_error")
+
+
+ARRAY_FILES: MediaKind = ArrayFiles()

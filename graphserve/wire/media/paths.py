@@ -10,10 +10,17 @@ import binascii
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from graphserve.wire.exceptions import Misfit
+from graphserve.wire.media.classes import MARKS
 from graphserve.wire.media.octets import ANY, no_options
 from graphserve.wire.media.received import ReceivedFile, call_folder, suffix_of
+
+if TYPE_CHECKING:
+    from graphserve.wire.media.kinds import PackedKind
+
+_MARK = bytes([MARKS["path"]])
 
 
 class FilesOnDisk:
@@ -24,7 +31,6 @@ class FilesOnDisk:
     json_first = False
     is_slow = True
     by_type = True
-    mark = 0xFC
     schema = {
         "type": "string",
         "contentEncoding": "base64",
@@ -73,10 +79,15 @@ class FilesOnDisk:
         return _content_of(value)
 
     @staticmethod
+    def packs_quickly(value: object) -> bool:
+        """Return False: who is called by a URL gets what is in the file."""
+        return False
+
+    @staticmethod
     def pack(value: object) -> tuple[bytes, memoryview]:
         """Return a path, for another service on this machine."""
         assert isinstance(value, Path)
-        return bytes([FilesOnDisk.mark]) + os.fsencode(os.path.abspath(value)), memoryview(b"")
+        return _MARK + os.fsencode(os.path.abspath(value)), memoryview(b"")
 
     @staticmethod
     def unpack(header: memoryview, payload: memoryview | None = None) -> Path:
@@ -114,3 +125,6 @@ def _content_of(value: object) -> bytes:
         return value.read_bytes()
     except OSError as exc:
         raise TypeError(f"the file {value} cannot be read: {exc.strerror}") from None
+
+
+FILES_ON_DISK: PackedKind = FilesOnDisk()

@@ -25,11 +25,12 @@ import msgspec
 from msgspec import Meta
 
 from graphserve.wire.exceptions import Misfit
+from graphserve.wire.media.classes import MARKS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MARK = 0xFF  # begins no header of an array: those begin with their number of axes
+MARK = MARKS["image"]
 
 # How a mode is written, by the name that Pillow's raw codec has for it, and the bytes of a pixel:
 # of these modes that is how the pixels lie in Pillow's memory …

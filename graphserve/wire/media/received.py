@@ -7,11 +7,8 @@ Runs in workers, on the public's bytes.
 from __future__ import annotations
 
 import contextlib
-import mimetypes
 import os
 import re
-import shutil
-import tempfile
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -90,6 +87,8 @@ class CallFolder:
         """
         if not self._path:
             os.makedirs(self._parent, 0o700, exist_ok=True)
+            import tempfile
+
             self._path = tempfile.mkdtemp(prefix="call-", dir=self._parent)
         if self._removed:  # (by the loop, while a thread went on)
             self.remove()
@@ -102,6 +101,8 @@ class CallFolder:
         """Remove it, with all that is in it; no file is made there any more."""
         self._removed = True
         if self._path:
+            import shutil
+
             shutil.rmtree(self._path, ignore_errors=True)
 
     def __bool__(self) -> bool:
@@ -148,6 +149,8 @@ def suffix_of(filename: str, media_type: str) -> str:
         return found[0].lower()
     if media_type == "application/octet-stream":  # (it may be anything)
         return ""
+    import mimetypes
+
     return mimetypes.guess_extension(media_type) or ""
 
 

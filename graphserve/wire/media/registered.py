@@ -89,7 +89,6 @@ class RegisteredType(Generic[T]):
     json_first = False
     is_slow = True  # (nobody knows)
     by_type = False
-    mark = kinds.REGISTERED_MARK
 
     def __init__(
         self,
@@ -174,6 +173,10 @@ class RegisteredType(Generic[T]):
         if self._json is None:
             return self.write(value, self.offers[0], {})
         return self._json[0](cast(T, value))
+
+    def packs_quickly(self, value: object) -> bool:
+        """Return False: nobody knows."""
+        return False
 
     def pack(self, value: object) -> tuple[bytes, memoryview]:
         """Return a value as a header and its bytes.

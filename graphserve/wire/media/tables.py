@@ -22,12 +22,14 @@ from graphserve.wire import type_hints
 from graphserve.wire.costs.bounds import TABLE_COLUMNS, TABLE_DEPTH, TABLE_SPARSE
 from graphserve.wire.exceptions import Misfit
 from graphserve.wire.media import arrow_costs
-from graphserve.wire.media.classes import KindName, name_of_kind
+from graphserve.wire.media.classes import MARKS, KindName, name_of_kind
 from graphserve.wire.media.octets import no_options
 from graphserve.wire.media.received import ReceivedFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from graphserve.wire.media.kinds import PackedKind
 
     Table: TypeAlias = pa.Table
 
@@ -86,7 +88,6 @@ class Tables:
 
     Args:
         key: the kind's name in `classes`.
-        mark: as of `PackedKind`.
         name: how users write the class.
         to_arrow: returns the Arrow table of a value; told whether it is for a service, where
             nothing of it may be lost, or for everybody.
@@ -103,12 +104,10 @@ class Tables:
     def __init__(
         self,
         key: KindName,
-        mark: int,
         name: str,
         to_arrow: Callable[[Any, bool], Table],
         from_arrow: Callable[[Table, bool], object],
     ) -> None:
-        self.mark = mark
         self.name = name
         self._key = key
         self._to_arrow = to_arrow
@@ -124,8 +123,8 @@ class Tables:
         key = name_of_kind(value)
         if key == self._key:
             return value
-        if key is not None and key in TABLES:  # of a service that has no annotations
-            table = TABLES[key]._arrow(value, False)
+        if key is not None and key in _BY_KEY:  # of a service that has no annotations
+            table = _BY_KEY[key]._arrow(value, False)
         else:
             table = _read_file(value) if isinstance(value, ReceivedFile) else _of_json(value)
         with _told(f"it cannot be a {self.name}"):
@@ -160,9 +159,13 @@ class Tables:
         """Return the rows of a table, which are objects in JSON."""
         return _rows(self._arrow(value, False))
 
+    def packs_quickly(self, value: object) -> bool:
+        """Return False: it may be of any size."""
+        return False
+
     def pack(self, value: object) -> tuple[bytes, ArrowStream]:
         """Return a table as a header and a stream of Arrow's, for another service."""
-        return bytes([self.mark]), ArrowStream(self._arrow(value, True))
+        return bytes([MARKS[self._key]]), ArrowStream(self._arrow(value, True))
 
     def unpack(self, header: memoryview, payload: memoryview | None = None) -> object:
         """Return the table of a stream, whose columns stay where they are if the payload is not
@@ -240,11 +243,13 @@ def _as_it_is(table: Any, for_service: bool) -> Any:
     return table
 
 
-TABLES: Mapping[str, Tables] = {
-    "pandas": Tables("pandas", 0xF1, "pandas.DataFrame", _pandas_to_arrow, _pandas_from_arrow),
-    "polars": Tables("polars", 0xF2, "polars.DataFrame", _polars_to_arrow, _polars_from_arrow),
-    "arrow": Tables("arrow", 0xF3, "pyarrow.Table", _as_it_is, _as_it_is),
-}
+_PANDAS = Tables("pandas", "pandas.DataFrame", _pandas_to_arrow, _pandas_from_arrow)
+_POLARS = Tables("polars", "polars.DataFrame", _polars_to_arrow, _polars_from_arrow)
+_ARROW = Tables("arrow", "pyarrow.Table", _as_it_is, _as_it_is)
+_BY_KEY = {"pandas": _PANDAS, "polars": _POLARS, "arrow": _ARROW}
+PANDAS: PackedKind = _PANDAS
+POLARS: PackedKind = _POLARS
+ARROW_TABLES: PackedKind = _ARROW
 
 
 # --- files of clients ---

@@ -16,15 +16,18 @@ import msgspec
 from graphserve.wire import arrays, type_hints
 from graphserve.wire.exceptions import Misfit
 from graphserve.wire.media import npy
+from graphserve.wire.media.classes import MARKS
 from graphserve.wire.media.octets import no_options
 from graphserve.wire.media.received import ReceivedFile
 
 if TYPE_CHECKING:
     import torch
 
+    from graphserve.wire.media.kinds import PackedKind
+
     Tensor: TypeAlias = torch.Tensor
 
-MARK = 0xFE  # `PackedKind`
+MARK = MARKS["tensor"]
 _LEAD = struct.Struct("<BI")  # the mark, and the length of the header behind it
 _OF_LISTS = (
     "_graphserve_of_lists"  # the attribute of one that JSON's lists were made, until `admit`
@@ -48,7 +51,6 @@ class Tensors:
     json_first = True
     is_slow = False
     by_type = True
-    mark = MARK
     schema: Mapping[str, object] = {
         "type": "array",
         "items": {},
@@ -108,6 +110,11 @@ class Tensors:
     def plain(value: object) -> object:
         """Return a tensor as an array, of float32 where numpy does not have its dtype."""
         return _array(value)
+
+    @staticmethod
+    def packs_quickly(value: object) -> bool:
+        """Return False: it may be of any size."""
+        return False
 
     @staticmethod
     def pack(value: object) -> tuple[bytes, memoryview]:
@@ -265,3 +272,6 @@ def _split(data: memoryview) -> tuple[_Header, memoryview]:
     if len(header.shape) > arrays.MAX_DIMENSIONS:
         raise Misfit(f"a tensor has {len(header.shape)} dimensions")
     return header, data[end:]
+
+
+TENSORS: PackedKind = Tensors()

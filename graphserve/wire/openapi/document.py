@@ -17,8 +17,8 @@ from graphserve.system import own_json
 from graphserve.wire.extensions import json_hook
 from graphserve.wire.formats import PROBLEM, Format, StreamFormat
 from graphserve.wire.media.files import is_file, kind_in, kind_sent, kind_streamed
-from graphserve.wire.media.kinds import TEXT
 from graphserve.wire.media.multipart import is_installed
+from graphserve.wire.media.octets import TEXT
 from graphserve.wire.openapi.schemas import COMPONENTS, Schemas
 from graphserve.wire.openapi.time_formats import Json
 from graphserve.wire.signature import Parameter, Signature

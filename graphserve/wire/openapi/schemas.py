@@ -12,7 +12,6 @@ import msgspec
 
 from graphserve.system import own_json
 from graphserve.wire import arrays, pydantic_models, type_hints
-from graphserve.wire.media import tensors
 from graphserve.wire.media.kinds import packed_kind
 from graphserve.wire.openapi.time_formats import Json, add_formats
 from graphserve.wire.signature import uses_adapter
@@ -202,6 +201,8 @@ def _kind_of(scalar: type | None) -> str:
 
 def _describe_array(part: type_hints.Part) -> Hint:
     if part.kind == "tensor" and part.metadata:
+        from graphserve.wire.media import tensors
+
         demanded = tensors.demand(part.metadata)
         said = array_schema(arrays.Demand(None, None, demanded.shape))
         dtype = str(demanded.dtype).removeprefix("torch.") if demanded.dtype else "any dtype"

@@ -6,7 +6,6 @@ Runs in workers.
 from __future__ import annotations
 
 import io
-import mimetypes
 import os
 import stat
 from dataclasses import dataclass
@@ -58,6 +57,8 @@ def open_result(path: Path | str, content_type: bytes | None, where: str) -> Ope
         file.close()
         raise TypeError(f"the result of {where}: {name} is no file")
     if content_type is None:
+        import mimetypes
+
         kind, coding = mimetypes.guess_type(name)
         content_type = kind.encode() if kind is not None and coding is None else _ANY
         if content_type.startswith(b"text/"):
