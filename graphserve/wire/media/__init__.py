@@ -1,15 +1,14 @@
 """Files, and what else is no JSON: how it comes in and goes out by itself.
 
     classes      names the classes of libraries that have a kind of value of their own
-    kinds        the table of kinds: one `MediaKind` a kind, which all that follow ask
-    octets       bytes
+    kinds        the table of kinds: one `MediaKind` a kind, imported when it is first asked for
+    octets       bytes, and text that leaves as it is, as HTML or CSV (`text` reads arguments)
     images       pictures as files
     pixels       pictures as they pass between services
     npy          arrays as files
     tensors      tensors of PyTorch
     tables       tables of pandas, polars and pyarrow
     arrow_costs  bounds what a table becomes when its file is read
-    texts        text that leaves as it is, as HTML or CSV: a result, where `text` reads arguments
     files        which parameters and results are files, and of which kind
     bodies       turns a form, or a file, into arguments
     text         reads arguments that are text, in forms and in URLs, as their types say
@@ -25,7 +24,8 @@ A body: `BodyReader.compose` makes msgpack of it, with the files as they are or 
 services none of this is used: there the same values travel in msgpack, by `PackedKind.pack`.
 
 A new kind: a file here, with a class that is a `PackedKind` and the only one that imports its
-library; its name and the class of its values in `classes`; its line in the table of `kinds`.
+library; its name, its mark and the class of its values in `classes`; its line in the table of
+`kinds`, and nobody else who imports that file where no signature has asked for it.
 Codecs, forms, answers, shared memory, OpenAPI and `/docs` ask the table. What a few bytes of a
 client may cost it is a line of `costs/bounds`. Of a kind that msgspec knows already, as bytes,
 `MediaKind` is enough.
