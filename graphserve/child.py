@@ -5,10 +5,12 @@ With -P, and with our own folder last on `sys.path`, nothing in the user's folde
 module of ours, and graphserve need not be installed in the interpreter that runs it.
 """
 
+import gc
 import os
 import sys
 
 if __name__ == "__main__":
+    gc.disable()  # until `system.child_process.begin_collecting`
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     if root not in sys.path:
         sys.path.append(root)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from graphserve.system.frozen import dataclass
 from graphserve.system.messages import NodeNews, NodeNewsState, WorkerNewsState
 
 if TYPE_CHECKING:

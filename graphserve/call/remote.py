@@ -12,7 +12,6 @@ import reprlib
 import threading
 import time
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, NoReturn
 
@@ -38,6 +37,7 @@ from graphserve.logs.exception_text import described
 from graphserve.loop.loop_thread import LoopThread
 from graphserve.loop.reply import Reply
 from graphserve.loop.shield import shielded
+from graphserve.system.frozen import dataclass
 from graphserve.wire import problem
 from graphserve.wire.exceptions import ErrorDetail, Unsendable
 from graphserve.wire.headers import ERROR_KIND, Headers

@@ -5,12 +5,12 @@ and files.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Literal
 
 from graphserve.config import values as v
 from graphserve.config.model import Config
 from graphserve.graph.plan import ListenPlan, Settings, TlsPlan
+from graphserve.system.frozen import dataclass
 
 Section = Literal["listen", "tls", "settings", "config", "loader"]
 _PARTS: dict[str, type[ListenPlan | TlsPlan | Settings | Config]] = {

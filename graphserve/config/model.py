@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from graphserve.graph.plan import Settings, read
+from graphserve.system.frozen import dataclass
 from graphserve.wire.api_keys import ApiKeys
 
 

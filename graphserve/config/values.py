@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -20,6 +19,7 @@ from graphserve.declare.origins import EXPECTED, are_origins
 from graphserve.declare.sizes import read_size
 from graphserve.errors import ConfigurationError
 from graphserve.system import own_json
+from graphserve.system.frozen import dataclass
 
 _SWITCH = {
     "1": True,

@@ -6,13 +6,13 @@ Knows no process.
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
 from graphserve.declare.mounts import Mount
 from graphserve.declare.options import Batch, ServiceOptions, SocketLimits
 from graphserve.declare.routes import HttpMethod
 from graphserve.errors import DeclarationError
+from graphserve.system.frozen import dataclass
 
 API = "__graphserve_api__"
 SERVICE = "__graphserve_service__"

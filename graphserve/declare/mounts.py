@@ -8,12 +8,13 @@ import inspect
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Literal
 
 from graphserve.declare.options import RESERVED_ROUTES
 from graphserve.declare.routes import name_in, route_problem, segments
+from graphserve.system.frozen import dataclass
 
 AppKind = Literal["asgi", "wsgi"]
 

@@ -10,11 +10,12 @@ import math
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 from graphserve.declare.origins import EXPECTED, are_origins
 from graphserve.errors import ConfigurationError, DeclarationError, UnknownOptionError
+from graphserve.system.frozen import dataclass
 from graphserve.wire.headers import may_be_forwarded
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*\Z")
@@ -25,7 +26,7 @@ OPENAPI_ROUTE = "/openapi.json"
 RESERVED_ROUTES = frozenset({"/livez", "/readyz", OPENAPI_ROUTE, "/docs"})
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)  # (users see its signature)
 class Batch:
     """Join the calls of several callers into one execution: `@api(batch=Batch(...))`.
 

@@ -39,7 +39,7 @@ from graphserve.isolation import forked, prompts
 from graphserve.isolation.restore import Steady
 from graphserve.logs.tracebacks import formatted
 from graphserve.system import machine
-from graphserve.system.child_process import die_with_parent
+from graphserve.system.child_process import begin_collecting, die_with_parent
 from graphserve.system.process_title import name_process
 from graphserve.wire.init_arguments import init_problems, read_configured
 from graphserve.wire.signature import Signature
@@ -515,6 +515,7 @@ def main() -> None:
     The arguments of the program name the descriptor, and our parent.
     """
     die_with_parent(int(sys.argv[3]))
+    begin_collecting()
     name_process("resolver", "resolve")
     # what user code starts must not hold it: we are waited for
     os.set_inheritable(int(sys.argv[2]), False)

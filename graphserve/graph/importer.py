@@ -19,13 +19,13 @@ import runpy
 import sys
 import types
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from graphserve.declare.declaration import declaration
 from graphserve.errors import ConfigurationError, closest
 from graphserve.isolation import forked
 from graphserve.logs.exception_text import described
+from graphserve.system.frozen import dataclass
 
 MAIN = "__main__"
 # Packages that we import, some after a module of the user's.

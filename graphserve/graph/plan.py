@@ -15,7 +15,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, TypeVar
 
 from graphserve.declare.addresses import hidden
@@ -23,6 +23,7 @@ from graphserve.declare.options import HIDDEN, Batch, ServiceOptions, SocketLimi
 from graphserve.declare.routes import BODILESS, CALLS, HttpMethod, names_in
 from graphserve.errors import ConfigurationError
 from graphserve.system import own_json
+from graphserve.system.frozen import dataclass
 
 VERSION = 1
 T = TypeVar("T")

@@ -5,10 +5,11 @@ Runs in the supervisor.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, Protocol
 
 from graphserve.errors import GraphError, StartupError
+from graphserve.system.frozen import dataclass
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 State = Literal["starting", "ready", "scaling", "draining", "failed", "stopped"]

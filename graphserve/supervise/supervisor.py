@@ -34,6 +34,7 @@ from graphserve.supervise.systemd import SystemdNotifier
 from graphserve.supervise.waiting import cancel, unless
 from graphserve.supervise.watch import changes, folders
 from graphserve.system import machine, os_errors, stack
+from graphserve.system.child_process import begin_collecting
 from graphserve.system.rundir.claim import RunDir
 from graphserve.system.rundir.cleanup import remove_stale
 
@@ -295,6 +296,7 @@ def run(
     logging.getLogger().addHandler(_Shown(observer))
     logging.captureWarnings(True)
     machine.raise_open_files()
+    begin_collecting()
 
     async def main() -> ExitCode:
         supervisor = Supervisor(config, observer, resolver, reread)

@@ -17,6 +17,7 @@ Used in every process.
     machine         CPUs, GPUs and open files that we may use
     os_errors       what the kernel refused, and what to do about it
     own_json        JSON that user code cannot change
+    frozen          `dataclass(frozen=True)` that costs little at import
 
 A child begins in `child.py`: `inherited` first, then `child_process.die_with_parent` and
 `process_title`; a worker then opens its `channel`, and gets the roster (`worker_pages`) by it.

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -37,6 +38,22 @@ def die_with_parent(parent: int) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it ended before we asked
         os._exit(ExitCode.FAILED)
+
+
+def begin_collecting(*, tidy: bool = False) -> None:
+    """Collect garbage from now on; what was imported until now stays, and is not looked through.
+
+    A process of ours begins without: while modules are imported, the collector would go again and
+    again through what they are made of, and find little.
+
+    Args:
+        tidy: whether to free what the imports have left, about 130 KB of Python's own modules, for
+            15 ms: in a process that is one of many, and lives long.
+    """
+    if tidy:
+        gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def end_group(group: int) -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from graphserve.errors import ConfigurationError
+from graphserve.system.frozen import dataclass
 from graphserve.wire.headers import API_KEY, AUTHORIZATION
 
 SHORT = 16  # characters; shorter keys can be guessed

@@ -8,7 +8,6 @@ import collections.abc
 import inspect
 import types
 import typing
-from dataclasses import dataclass
 from functools import cached_property
 from typing import NoReturn
 
@@ -18,6 +17,7 @@ from graphserve.declare.declaration import API, SOCKET, ApiDeclaration
 from graphserve.declare.media import Media
 from graphserve.declare.routes import BODILESS, Body, names_in
 from graphserve.errors import DeclarationError
+from graphserve.system.frozen import dataclass
 from graphserve.wire import extensions, pydantic_models, substitutes, type_hints
 from graphserve.wire.checks.arrays import admission
 from graphserve.wire.formats import is_json

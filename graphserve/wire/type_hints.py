@@ -14,12 +14,12 @@ import types
 import typing
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypeGuard
 
 import msgspec
 
+from graphserve.system.frozen import dataclass
 from graphserve.wire.media.classes import NAMES, KindName, kind_of_class
 
 if TYPE_CHECKING:

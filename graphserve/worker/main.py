@@ -34,7 +34,7 @@ from graphserve.isolation import forked, prompts
 from graphserve.isolation.restore import CLOSED, Steady
 from graphserve.logs import records
 from graphserve.logs.tracebacks import formatted
-from graphserve.system.child_process import die_with_parent
+from graphserve.system.child_process import begin_collecting, die_with_parent
 from graphserve.system.inherited import (
     REVISION_VARIABLE,
     RUN_VARIABLE,
@@ -81,6 +81,7 @@ def main() -> None:
 
     async def live() -> None:
         if found is None:
+            begin_collecting(tidy=True)
             await FallbackServerProcess(plan, node, run, forks, sock, life, host).live()
         else:
             await Worker(plan, node, run, forks, sock, life, host, found).live()
@@ -117,6 +118,8 @@ def _import_user(
 ) -> type | StartupError:
     """Import the class of a node and return it; or what went wrong, for the supervisor."""
     import graphserve.worker.server  # noqa: F401  (before modules of the user's can replace what it imports)
+
+    begin_collecting(tidy=True)
 
     def terminate(number: int, frame: FrameType | None) -> None:
         life.end()

@@ -17,7 +17,6 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Container, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +27,7 @@ from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.logs import records
 from graphserve.loop.periodic import Periodic
+from graphserve.system.frozen import dataclass
 from graphserve.system.inherited import open_standard_streams
 from graphserve.system.messages import FromWorker, HealthReport, WarmingUp
 from graphserve.system.rundir.paths import batch_sockets, received_files, worker_socket

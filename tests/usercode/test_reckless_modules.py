@@ -88,7 +88,8 @@ gc.disable()
     ),
     "signals and exits": (
         """
-import atexit, contextlib, io, locale, signal, sys
+import atexit, contextlib, gc, io, locale, signal, sys
+assert gc.isenabled(), 'our own imports are over: garbage is collected in the resolver and in workers'
 for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGCHLD, signal.SIGHUP):
     signal.signal(number, signal.SIG_DFL)
 def leave(): sys.exit(3)

@@ -15,9 +15,9 @@ import json
 import os
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 from graphserve.supervise.process.sockets import NamedSocket
+from graphserve.system.frozen import dataclass
 from graphserve.wire.formats import PROBLEM, Format, StreamFormat
 from graphserve.wire.headers import ACCEPT, CONTENT_LENGTH, TRANSFER_ENCODING
 from graphserve.wire.reason_phrases import phrase

@@ -10,10 +10,10 @@ import os
 import re
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from graphserve.system.frozen import dataclass
 from graphserve.system.rundir.lock import (
     FILE_FLAGS,
     FOLDER_FLAGS,

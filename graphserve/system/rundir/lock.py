@@ -12,9 +12,9 @@ import os
 import re
 import stat
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from graphserve.system.frozen import dataclass
 from graphserve.system.rundir.paths import LOCK
 
 # the marker in the lock begins with it; another layout gets another number

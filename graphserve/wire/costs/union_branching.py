@@ -9,8 +9,8 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from graphserve.system.frozen import dataclass
 from graphserve.wire.costs.bounds import TRIES_FLOOR, TRIES_TIMES
 from graphserve.wire.costs.outline import bare
 from graphserve.wire.pydantic_schemas import Schema, SchemaPart, below

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
+from graphserve.system.frozen import dataclass
 from graphserve.wire import arrays, type_hints
 from graphserve.wire.exceptions import Misfit
 from graphserve.wire.media import npy

@@ -9,9 +9,9 @@ the words that are here. Who is too slow is ended by `Timeouts`.
 from __future__ import annotations
 
 import resource
-from dataclasses import dataclass
 
 from graphserve.graph.plan import ListenPlan
+from graphserve.system.frozen import dataclass
 from graphserve.wire.problem import HttpProblem
 
 HEAD_BYTES = 32 * 1024  # request line and headers together
