@@ -12,6 +12,7 @@ The way of one typed call:
                       or an error (`upload`: what it sends in pieces; `pieces`: what comes so)
     lanes/            how it gets there: one connection a call, kept-alive ones, or httpx to a URL
     connection        one socket, and the parser of its answers
+    fetched           files on disk that a service elsewhere answers with
     httpx_transport   the same core under injected httpx clients
 
 What user code may ask of the call that is executed: `context` (deadline, trace) and `in_hand` (the

@@ -6,7 +6,7 @@ Runs in workers.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
@@ -29,6 +29,7 @@ from graphserve.graph.plan import URL_LEVELS, ApiPlan, EdgePlan, NodePlan, Plan
 from graphserve.loop.loop_thread import LoopThread
 from graphserve.system.rundir.paths import batch_sockets, queue_socket
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, UntypedCodec
+from graphserve.wire.extensions import from_elsewhere
 from graphserve.wire.media.files import is_slow
 from graphserve.wire.shared_buffers import SharedMemory
 from graphserve.wire.signature import Signature
@@ -36,6 +37,8 @@ from graphserve.wire.url_arguments import as_query, method_of, url_writer
 
 if TYPE_CHECKING:
     import httpx
+
+    from graphserve.call.fetched import FetchedFiles
 
     HttpClient = httpx.AsyncClient | httpx.Client
 
@@ -199,6 +202,8 @@ class Clients(Generic[RequestT]):
         sharing_with: gives what is known of sharing memory with a node; by default none is shared.
         has_started: says of a node whether calls by optional edges are sent; by default they are,
             and the node answers for itself.
+        files: the folder for files that services answer with, those of each call by themselves;
+            default: the temporary one, where they stay until `close`.
     """
 
     def __init__(
@@ -210,6 +215,7 @@ class Clients(Generic[RequestT]):
         class_of: Callable[[NodePlan | EdgePlan], type] | None = None,
         sharing_with: Callable[[NodePlan], Sharing | None] = lambda node: None,
         has_started: Callable[[str], bool] = lambda node: True,
+        files: str = "",
     ) -> None:
         self.node = node
         self.plan = plan
@@ -219,6 +225,7 @@ class Clients(Generic[RequestT]):
         self._has_started = has_started
         self._class_of = class_of or (lambda named: _load(named.target or "", plan.main))
         self._http = http
+        self._files = files
         self._closing: list[Callable[[], Awaitable[None] | None]] = []
 
     def inject(self, instance: object) -> None:
@@ -267,6 +274,7 @@ class Clients(Generic[RequestT]):
                         _written(edge),
                         edge.attempts,
                         writes_slowly(cls, api),
+                        self._files_of(api),
                     ),
                 )
                 for api in node.apis
@@ -277,10 +285,23 @@ class Clients(Generic[RequestT]):
         lane = self.lane_to(node, api)
         return _optional(lane, node, self._has_started) if edge.optional else lane
 
+    def _files_of(self, api: ApiPlan) -> FetchedFiles | None:
+        return None if api.files is None else self._fetched
+
+    @cached_property
+    def _fetched(self) -> FetchedFiles:
+        import tempfile
+
+        from graphserve.call.fetched import FetchedFiles  # (few graphs need it)
+
+        made = FetchedFiles(self._files or tempfile.gettempdir(), by_call=bool(self._files))
+        self._closing.append(made.close)
+        return made
+
     def _at_url(self, edge: EdgePlan, url: str) -> TypedClient:
         from graphserve.call.lanes.url import UrlLane  # brings httpx, which brings click and rich
 
-        lane = UrlLane(edge.node, url)
+        lane = UrlLane(edge.node, url, files=self._fetched)
         lane.prepare()
         self._closing.append(lane.close)
         cls = self._class_of(edge) if edge.target else None
@@ -299,6 +320,7 @@ class Clients(Generic[RequestT]):
                         typed=cls is not None,
                         client=_written(edge),
                         slow=writes_slowly(cls, api),
+                        files=self._files_of(api),
                     ),
                 )
                 for api in edge.apis
@@ -353,14 +375,15 @@ def writes_slowly(cls: type | None, api: ApiPlan) -> bool:
 def public_codecs(cls: type | None, api: ApiPlan) -> tuple[EncodeArguments, DecodeResult]:
     """Return the same for a service whose public port is called."""
     arguments, result = _codecs(cls, api)
+    decode = partial(result.decode, fetch=from_elsewhere)
     if not api.is_plain or api.input_stream is not None:
         signature = None if cls is None else _signature(cls, api.name)
         in_url = api.in_url(method_of(api.methods))
         if api.input_stream is not None:
             in_url = tuple(name for name in api.parameters if name != api.input_stream)
         write = url_writer(api.methods, in_url, api.body, arguments.encode_public, signature)
-        return write, result.decode
-    return arguments.encode_public, result.decode
+        return write, decode
+    return arguments.encode_public, decode
 
 
 @lru_cache(maxsize=4)  # (it is asked for several times in a row)

@@ -26,6 +26,7 @@ from graphserve.wire.headers import (
 if TYPE_CHECKING:
     from graphserve.call.answer import Answer
     from graphserve.call.request_head import RelayedHead, RequestHead
+    from graphserve.wire.media.received import CallFolder
 
 
 class DependencyCall(Protocol):
@@ -80,6 +81,7 @@ class CallContext:
         answer: how it is answered, if its code has said so.
         forwarded: the headers of the entry's request that travel down, packed.
         callers: in a batch, each caller's own context, and how many items are its own.
+        files: the folder of the files that services have answered it with, if any has.
     """
 
     request_id: bytes = b""
@@ -100,6 +102,7 @@ class CallContext:
     answer: Answer | None = field(default=None, init=False)
     forwarded: bytes | None = field(default=None, init=False)
     callers: list[tuple[CallContext, int]] | None = field(default=None, init=False)
+    files: CallFolder | None = field(default=None, init=False)
 
     def seconds_left(self) -> float | None:
         """Return the seconds until the deadline, negative when it has passed; None without one."""

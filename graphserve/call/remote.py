@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextvars
+import os
 import reprlib
 import threading
 import time
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping
 from functools import partial
-from typing import Any, Generic, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from graphserve.call import misuse
 from graphserve.call.context import CallContext, current, earliest
@@ -40,10 +42,13 @@ from graphserve.loop.shield import shielded
 from graphserve.system.frozen import dataclass
 from graphserve.wire import problem
 from graphserve.wire.exceptions import ErrorDetail, Unsendable
-from graphserve.wire.headers import ERROR_KIND, Headers
+from graphserve.wire.headers import ERROR_KIND, FILES, Headers
 from graphserve.wire.media.kinds import packs_quickly
 from graphserve.wire.shared_buffers import UnreadableMemory, done
 from graphserve.wire.validation_errors import error_detail
+
+if TYPE_CHECKING:
+    from graphserve.call.fetched import FetchedFiles
 
 EncodeArguments = Callable[[dict[str, object]], bytes]  # the arguments of a call, by name
 DecodeResult = Callable[[bytes], object]  # its result, or an item of its stream
@@ -83,6 +88,7 @@ class DependencyApi(Generic[RequestT]):
         client: how user code writes the client whose API it is, for messages.
         attempts: how often a call may run at most, if the API is idempotent; None: no limit here.
         slow: whether its arguments may take long to write, as pictures and tables do.
+        files: where files are put that it answers with, if it does.
     """
 
     plan: ApiPlan
@@ -98,6 +104,7 @@ class DependencyApi(Generic[RequestT]):
     client: str = "self.…"
     attempts: int | None = None
     slow: bool = False
+    files: FetchedFiles | None = None
 
     @property
     def runs(self) -> int:
@@ -111,6 +118,7 @@ class RemoteApi(Generic[RequestT]):
     __slots__ = (
         "_api",
         "_compose",
+        "_files",
         "_loop_thread",
         "_name",
         "_never_sent",
@@ -130,6 +138,7 @@ class RemoteApi(Generic[RequestT]):
         self._compose = api.lane.composer(api.plan, checked=not api.typed, caller=api.caller)
         self._sender = api.sharing.memory.sender if api.sharing is not None else None
         self._runs = api.runs
+        self._files = api.files
         self._slow = api.slow and not api.plan.stream and api.plan.input_stream is None
         self._never_sent = self._compose(None, None, b"")  # the request of a call that misfits
 
@@ -148,6 +157,9 @@ class RemoteApi(Generic[RequestT]):
         request = self._never_sent
         upload = None
         body = b""
+        read = self._read
+        if self._files is not None:
+            read = partial(self._read_files, self._files, context)
         misfit: CallError | None = None
         sender = self._sender
         placed = sender.placed if sender is not None else 0
@@ -173,7 +185,7 @@ class RemoteApi(Generic[RequestT]):
                 deadline_ns,
                 api.slack,
                 self._runs,
-                self._read,
+                read,
                 upload,
                 tickets,
                 inline,
@@ -189,7 +201,7 @@ class RemoteApi(Generic[RequestT]):
             deadline_ns,
             api.slack,
             self._runs,
-            self._read,
+            read,
             upload,
             tickets,
             inline,
@@ -227,6 +239,9 @@ class RemoteApi(Generic[RequestT]):
         deadline_ns = earliest(context.deadline_ns if context is not None else None, api.timeout)
         carried = contextvars.copy_context()
         write = partial(carried.run, self._write_slowly, context, deadline_ns, arguments)
+        read = self._read
+        if self._files is not None:
+            read = partial(self._read_files, self._files, context)
         exchange = TypedExchange(
             self._loop_thread.loop,
             EncodingLane(api.lane, write),
@@ -235,7 +250,7 @@ class RemoteApi(Generic[RequestT]):
             deadline_ns,
             api.slack,
             self._runs,
-            self._read,
+            read,
         )
         exchange.start()
         return RemoteCall(self._loop_thread, exchange, self._name, self._written)
@@ -331,6 +346,32 @@ class RemoteApi(Generic[RequestT]):
             except (UnreadableMemory, MemoryError) as exc:
                 raise ResultLost(partial(self._result_lost, "the result", exc)) from None
         raise error_of(status, headers, body, self._api.node)
+
+    def _read_files(
+        self,
+        files: FetchedFiles,
+        context: CallContext | None,
+        status: int,
+        headers: Headers,
+        body: bytes,
+    ) -> object:
+        """Read an answer that may have files in it, which the call gets that asks for them."""
+        from graphserve.call.fetched import FULL, WrittenFile
+
+        if isinstance(body, WrittenFile):  # (nobody else makes one)
+            return Path(os.fsdecode(body))
+        try:
+            with files.reading(context, dict(headers).get(FILES) if status == 200 else None):
+                return self._read(status, headers, body)
+        except OSError as exc:
+            node = self._api.node
+            if exc.errno in FULL:
+                raise self._no_room(
+                    f"take the result of {node}.{self._api.plan.name}", str(exc.strerror)
+                ) from None
+            raise RemoteError(
+                f"{node} answered, but its files cannot be taken: {exc.strerror}", node=node
+            ) from None
 
     def _result_lost(
         self, what: str, exc: UnreadableMemory | MemoryError, why_no_retry: str

@@ -573,6 +573,7 @@ def interface(cls: type, *, limited: bool) -> tuple[tuple[ApiPlan, ...], list[st
                 path=spec.route,
                 methods=spec.methods,
                 body=signature.body,
+                files=signature.files_out,
             )
         )
     return tuple(plans), troubles

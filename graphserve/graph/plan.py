@@ -53,6 +53,8 @@ class ApiPlan:
         path: the path it has at the port, with its parameters as `{name}`; empty: as `route`.
         methods: by which the port takes it.
         body: the parameter that is the whole body, if there is one.
+        files: whether it answers with files on disk: one is the `result` itself, or some are
+            `inside` of it.
     """
 
     name: str
@@ -71,6 +73,7 @@ class ApiPlan:
     path: str = ""
     methods: tuple[HttpMethod, ...] = ("POST",)
     body: str | None = None
+    files: Literal["result", "inside"] | None = None
 
     @property
     def public_path(self) -> str:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import tempfile
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypedDict
 
 from graphserve.call.clients import public_codecs, slack_to
+from graphserve.call.fetched import FetchedFiles
 from graphserve.call.lanes.url import UrlLane, own_client
 from graphserve.call.remote import DependencyApi, RemoteApi, TypedClient
 from graphserve.graph.builder import resolve_here
@@ -101,6 +103,7 @@ class Calls:
         name = entry.name
         loop_thread = LoopThread.here()
         errors = LoggedErrors(self._errors, name)
+        files = FetchedFiles(tempfile.gettempdir(), by_call=False)
         scheme = "http" if self._tls is None else "https"
         lane = UrlLane(
             name,
@@ -109,6 +112,7 @@ class Calls:
             errors.explain,
             f"a worker of {name} ended while it executed the call",  # as a hop says it
             self._api_key,
+            files=files,
         )
         apis = {
             api.name: RemoteApi(
@@ -120,6 +124,7 @@ class Calls:
                     *public_codecs(self._cls, api),
                     entry.options.timeout,
                     PATIENCE + slack_to(self._plan, name),
+                    files=None if api.files is None else files,
                 ),
             )
             for api in entry.apis
@@ -129,6 +134,7 @@ class Calls:
         await closing.wait()
         errors.close()
         await lane.close()
+        files.close()
 
 
 class _LoggedError(TypedDict):

@@ -317,10 +317,10 @@ class LocalNode:
                     self._answer_as_said(call, answer, result, api)
                     return
                 try:
-                    body = api.result.encode(result, accept)
+                    body = api.result.encode(result, accept, paths=True)
                 except BeyondMsgpack:
                     accept = Format.JSON
-                    body = api.result.encode(result, accept)
+                    body = api.result.encode(result, accept, paths=True)
             except Exception as exc:
                 error = exc
             else:

@@ -160,7 +160,7 @@ class LocalSink(ExchangeSink):
 
     def encode(self, item: object) -> bytes:
         """Return an item in the format of the stream."""
-        return formats.pack(formats.ITEM, self.api.result.encode(item, self._items))
+        return formats.pack(formats.ITEM, self.api.result.encode(item, self._items, paths=True))
 
     def end(self) -> None:
         """Say that there are no more items."""

@@ -43,7 +43,7 @@ from graphserve.wire.media.bodies import BodyReader, ComposedBody, file_refusal
 from graphserve.wire.media.files import kind_sent
 from graphserve.wire.media.kinds import KINDS, kind_of_value
 from graphserve.wire.signature import Parameter, Signature
-from graphserve.wire.type_hints import Hint
+from graphserve.wire.type_hints import Hint, contains
 from graphserve.wire.url_arguments import UrlArguments
 from graphserve.wire.validation_errors import (
     FAILURES,
@@ -454,9 +454,17 @@ class ResultCodec:
         self._is_exact = exact(hint)
         self._class = only_class(hint)
         self._kind = kind_sent(hint, media)
+        self._has_paths = contains(hint, "path")
         self._json = self._value.json
 
-    def encode(self, value: Any, format: AnswerFormat, place: Place | None = None) -> bytes:
+    def encode(
+        self,
+        value: Any,
+        format: AnswerFormat,
+        place: Place | None = None,
+        *,
+        paths: bool = False,
+    ) -> bytes:
         """Return a result as bytes.
 
         A typed caller checks what it reads against the annotation. Everybody else has no
@@ -467,6 +475,8 @@ class ResultCodec:
             value: what the method returned.
             format: how to write it; in a media type of its own, bytes are as they are.
             place: as in `ArgumentsCodec.encode`; only for TYPED and CHECKED.
+            paths: whether a typed caller without `place` is on this machine, and so gets the path
+                of a file; else it gets its bytes.
 
         Raises:
             BeyondMsgpack: it has an integer that MSGPACK has no place for.
@@ -476,7 +486,7 @@ class ResultCodec:
         if type(value) is not self._class and format is not _TYPED:
             is_exact = self._is_exact
             if is_exact is not None and not is_exact(value):
-                value = self.decode(self.encode(value, Format.TYPED))
+                value = self.decode(self.encode(value, Format.TYPED, paths=True))
         try:
             if format is _JSON:
                 return self._json(value)
@@ -485,6 +495,8 @@ class ResultCodec:
                     return self._json(value)
                 media = self._kind or kind_of_value(value) or KINDS["bytes"]
                 return media.write(value, format.media_type, dict(format.options))
+            if self._has_paths and place is None and not paths and format is not Format.MSGPACK:
+                return self._value.dump_elsewhere(value)
             return self._value.dump(value, format, place)
         except FAILURES as exc:
             reason = "; ".join(text(each) for each in explain(exc, []))

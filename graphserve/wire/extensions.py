@@ -41,6 +41,7 @@ from graphserve.wire.exceptions import Misfit
 from graphserve.wire.formats import BodyBytes
 from graphserve.wire.media.kinds import (
     KINDS,
+    PATH_MARK,
     BufferSource,
     PackedKind,
     is_packed,
@@ -108,9 +109,19 @@ def no_memory(reference: bytes) -> memoryview:
     raise Misfit("a reference to memory is not accepted here")
 
 
-def msgpack_hook(place: Place | None = None) -> EncodeHook:
-    """Return what encodes to msgpack, for another service, the values that msgspec does not
-    know.
+def from_elsewhere(reference: bytes) -> memoryview:
+    """Refuse a reference: the `fetch` for what is from a service on another machine, which has no
+    path of ours to tell either.
+    """
+    return no_memory(reference)
+
+
+def msgpack_hook(place: Place | None = None, *, paths: bool = True) -> EncodeHook:
+    """Return what encodes to msgpack, for another service, the values that msgspec does not know.
+
+    Args:
+        place: as of `ArgumentsCodec.encode`.
+        paths: whether that one reads our disk: else it gets the bytes of files.
     """
 
     def encode(value: object) -> object:
@@ -119,6 +130,8 @@ def msgpack_hook(place: Place | None = None) -> EncodeHook:
         if type_hints.is_scalar_value(value):
             return _scalar(value, place)
         if (kind := kind_of_value(value)) is not None:
+            if kind.mark == PATH_MARK and not paths:
+                return kind.plain(value)
             return _media(kind, value, place)
         if pydantic_models.is_instance(value):
             return msgspec.msgpack.Ext(MODEL, pydantic_models.dump(value))
@@ -216,7 +229,10 @@ def _internal_ext(fetch: Fetch) -> Callable[[int, memoryview], object]:
         if code == MODEL:
             return _read_model(data)
         if code == MEDIA:
-            return _kind(data).unpack(data)
+            kind = _kind(data)
+            if kind.mark == PATH_MARK and fetch is from_elsewhere:
+                raise Misfit("a path is not accepted from another machine")
+            return kind.unpack(data)
         if code == INTEGER:
             return int.from_bytes(data, "little", signed=True)
         raise Misfit(f"extension type {code} is not known")

@@ -20,6 +20,7 @@ API_KEY = b"x-api-key"
 AUTHORIZATION = b"authorization"
 CACHE_CONTROL = b"cache-control"
 CONNECTION = b"connection"
+CONTENT_DISPOSITION = b"content-disposition"
 CONTENT_ENCODING = b"content-encoding"
 CONTENT_LENGTH = b"content-length"
 CONTENT_TYPE = b"content-type"
@@ -48,6 +49,8 @@ ERROR_KIND = b"x-graphserve-error"  # which CallError the body of a response is
 ANSWER = b"x-graphserve-answer"
 # where the file is, of a worker that was passed the call on, which is the body of the answer
 FILE = b"x-graphserve-file"
+# the folder of a call whose files the caller takes over with the answer
+FILES = b"x-graphserve-files"
 CALLER = b"x-graphserve-caller"  # the node that calls
 HEAD = b"x-graphserve-head"  # that of a client's request, which is passed on to a sibling
 FORWARDED = b"x-graphserve-forwarded"  # headers of the entry's request that travel down

@@ -9,7 +9,7 @@ import inspect
 import types
 import typing
 from functools import cached_property
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import msgspec
 
@@ -106,6 +106,16 @@ class Signature:
         return any(
             p.name in self.files and type_hints.contains(p.type, "path") for p in self.parameters
         )
+
+    @property
+    def files_out(self) -> Literal["result", "inside"] | None:
+        """Whether it answers with files on disk: one is the result itself, or some are inside of
+        it.
+        """
+        if self.stream or not type_hints.contains(self.result, "path"):
+            return "inside" if type_hints.contains(self.item, "path") else None
+        is_file = files.kind_sent(self.result, self.media) is KINDS["path"]
+        return "result" if is_file else "inside"
 
     @property
     def raw_media(self) -> tuple[str, Media] | None:

@@ -102,6 +102,16 @@ class ValueWriter:
         except OverflowError:
             return encode(extensions.with_large(value, msgpack_hook(place)))
 
+    def elsewhere(self, value: object) -> bytes:
+        """Return the value as msgpack for a typed caller that does not read our disk: a file is
+        bytes.
+        """
+        hook = msgpack_hook(paths=False)
+        try:
+            return msgspec.msgpack.encode(value, enc_hook=hook)
+        except OverflowError:
+            return msgspec.msgpack.encode(extensions.with_large(value, hook), enc_hook=hook)
+
     def public(self, value: object) -> bytes:
         """Return arguments as everybody reads them: as msgpack, or as JSON if there is an integer
         that msgpack does not have.
@@ -192,6 +202,10 @@ class ValueCodec:
         if format is _MSGPACK:
             return self._writer.result(self._adapter.plain(value) if self._adapter else value)
         return self._writer.write(self.wrap(value, place) if self.wraps else value, place)
+
+    def dump_elsewhere(self, value: object) -> bytes:
+        """Write a value for a typed caller that does not read our disk; raises like `dump`."""
+        return self._writer.elsewhere(self.wrap(value, None) if self.wraps else value)
 
     @property
     def wraps(self) -> bool:

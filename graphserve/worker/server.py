@@ -280,6 +280,7 @@ class WorkerServer:
             lanes.http_client,
             sharing_with=lanes.sharing,
             has_started=membership.has_started,
+            files=received_files(worker_socket(run, node.id, os.getpid())),
         )
         instance = ServiceInstance(
             node, service, threads, clients.inject, lambda: report(WarmingUp())

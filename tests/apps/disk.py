@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated
 
@@ -86,6 +87,14 @@ class Disk:
         answer.headers["x-said"] = "so"
         answer.status = status
         return self.odd if odd else self.page
+
+    @api
+    def listed(self) -> list[Path]:
+        return [self.page]
+
+    @api
+    async def each(self) -> AsyncIterator[Path]:
+        yield self.page
 
     @api
     def nowhere(self, path: str) -> Path:

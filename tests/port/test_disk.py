@@ -160,6 +160,21 @@ def test_a_file_is_sent_in_parts_and_only_when_it_changed(client: httpx.Client) 
     assert base64.b64decode(listed.json()) == b"0123456789"
 
 
+@pytest.mark.parametrize("typed", ["+msgpack", "+msgpack;checked=1", ".stream"])
+def test_no_client_is_told_a_path(client: httpx.Client, typed: str) -> None:
+    """Not even one that asks in the format of services."""
+    headers = {"accept": f"application/vnd.graphserve{typed}"}
+    for answer in (
+        client.get("/read", headers=headers),
+        client.post("/listed", json={}, headers=headers),
+        client.post("/each", json={}, headers=headers),
+    ):
+        assert answer.status_code == 200
+        assert b"page.html" not in answer.content
+        said = answer.content, base64.b64encode(b"0123456789")
+        assert b"0123456789" in said[0] or said[1] in said[0]
+
+
 def test_a_busy_worker_and_a_client_that_leaves(graph: Served, run: Path, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     with graph.client() as client:

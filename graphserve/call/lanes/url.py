@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -20,6 +21,7 @@ import httpx
 
 from graphserve.call.context import CallContext, current, earliest
 from graphserve.call.exchange import Compose, Exchange
+from graphserve.call.fetched import FULL, FetchedFiles, WrittenFile, name_of, write_file
 from graphserve.call.remote import error_of
 from graphserve.call.request import accepted, with_forwarded
 from graphserve.declare.addresses import credentials
@@ -27,11 +29,13 @@ from graphserve.declare.routes import BODILESS
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavailable
 from graphserve.graph.plan import ApiPlan, TlsPlan
 from graphserve.logs import records
-from graphserve.wire.formats import ERROR, Format, FrameReader, pack
+from graphserve.wire.formats import ERROR, Format, FrameReader, media_type, pack
 from graphserve.wire.headers import (
     ACCEPT,
     API_KEY,
     AUTHORIZATION,
+    CONTENT_DISPOSITION,
+    CONTENT_ENCODING,
     CONTENT_TYPE,
     TIMEOUT,
     TRANSFER_ENCODING,
@@ -54,6 +58,11 @@ _UNREACHED = (
 )
 
 
+PIECE = 256 * 1024  # bytes of a file that are written at a time
+_FILE = "graphserve.file"  # the extension of a request that is answered with a file: the API
+_CODING = CONTENT_ENCODING.decode()
+_DISPOSITION = CONTENT_DISPOSITION.decode()
+_TYPE = CONTENT_TYPE.decode()
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=32)
 _TIMEOUT = TIMEOUT.decode()
 _CUT = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
@@ -76,6 +85,7 @@ class UrlLane:
         explain: puts the detail into a problem that keeps it from the public, for who may know it.
         lost: what it means that a connection ended without an answer.
         api_key: of the service, if it wants one.
+        files: where files that it answers with are put.
     """
 
     retry_budget = None  # httpx has the connections
@@ -83,9 +93,10 @@ class UrlLane:
     def __init__(
         self, node: str, url: str, connect: Callable[[], httpx.AsyncClient] | None = None,
         explain: Callable[[bytes], Awaitable[bytes]] | None = None, lost: str | None = None,
-        api_key: str | None = None,
+        api_key: str | None = None, *, files: FetchedFiles,
     ) -> None:  # fmt: skip
         self.node = node
+        self._files = files
         self._connect = connect or _connect
         self._explain = explain
         self._lost = lost or f"the connection to {node} ended before it had answered"
@@ -102,8 +113,11 @@ class UrlLane:
         """Return a function that makes requests to one API, in the form that this lane sends."""
         url = httpx.URL(self.url.rstrip("/") + api.public_path)
         accept = accepted(api, checked=checked)
-        if not api.stream:
+        if api.files == "result":
+            accept = b"*/*"  # then the file itself comes, and not what stands for it
+        elif not api.stream:
             accept += b", %b;q=0.9" % Format.MSGPACK.value
+        extensions = {_FILE: api.name} if api.files == "result" else {}
 
         def compose(
             context: CallContext | None, deadline_ns: int | None, body: bytes
@@ -112,10 +126,12 @@ class UrlLane:
             if deadline_ns is not None:
                 headers.append((TIMEOUT, timeout(deadline_ns)))
             if not api.is_plain or api.input_stream is not None:
-                return self._by_url(api, headers, body)
+                request = self._by_url(api, headers, body)
+                request.extensions = extensions
+                return request
             format = Format.JSON if body[:1] == b"{" else Format.MSGPACK  # see `Writer.public`
             headers.append((CONTENT_TYPE, format.value))
-            return httpx.Request("POST", url, headers=headers, content=body)
+            return httpx.Request("POST", url, headers=headers, content=body, extensions=extensions)
 
         return compose
 
@@ -189,8 +205,11 @@ class UrlLane:
             self._reached = True
             try:
                 body = b""
-                if exchange.streams and response.status_code == 200:
+                is_answer = response.status_code == 200
+                if exchange.streams and is_answer:
                     await self._items(response, exchange)
+                elif is_answer and (name := _file_in(response, exchange.request)):
+                    body = await self._file(response, exchange, name)
                 else:
                     body = await response.aread()
                     if self._explain is not None and response.status_code != 200:
@@ -214,6 +233,18 @@ class UrlLane:
                 )
             exchange.chunk(chunk)
             await exchange.room()
+
+    async def _file(
+        self, response: httpx.Response, exchange: Exchange[httpx.Request], name: str
+    ) -> WrittenFile:
+        """Write the file that is the answer to disk, as it comes; return where it is."""
+        if (coding := response.headers.get(_CODING, "identity")) != "identity":
+            raise httpx.DecodingError(f"it sent a file as {coding[:40]}, which nobody asked for")
+        chunks = response.aiter_raw(PIECE)
+        file = await write_file(self._files.folder(exchange.context), name, chunks)
+        if exchange.over:  # meanwhile
+            file.discard()
+        return WrittenFile(os.fsencode(file.path))
 
     async def _explained(
         self, kind: int, payload: bytes, explain: Callable[[bytes], Awaitable[bytes]]
@@ -251,6 +282,10 @@ class UrlLane:
             error = Unavailable(f"{self.node} cannot be reached", node=self.node)
             error.add_note(said)  # for who reads the traceback
             return error
+        if isinstance(exc, OSError) and exc.errno in FULL:
+            said = f"there is no room on disk for the file that {self.node} answered with"
+            records.note(LOGGER, "error", said)
+            return Unavailable(said)
         if not isinstance(exc, httpx.HTTPError):
             records.note(LOGGER, "error", f"a call to {self.node} failed", exc)
         # httpx reads no answer before it has sent all
@@ -262,6 +297,17 @@ class UrlLane:
         if isinstance(exc, _CUT):
             return RemoteError(f"{self._lost}{_reason(exc)}", node=self.node)
         return RemoteError(f"the call to {self.node} failed{_reason(exc)}", node=self.node)
+
+
+def _file_in(response: httpx.Response, request: httpx.Request) -> str | None:
+    """Return the name of the file that an answer is; None if it is none: then it is read as a
+    result, which says what is wrong with it.
+    """
+    api = request.extensions.get(_FILE)
+    disposition: str | None = response.headers.get(_DISPOSITION)
+    if api is None or disposition is None:
+        return None
+    return name_of(disposition, media_type(response.headers.get(_TYPE, "").encode()), str(api))
 
 
 def _reason(exc: Exception) -> str:

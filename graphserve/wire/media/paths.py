@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from graphserve.wire.exceptions import Misfit
 from graphserve.wire.media.classes import MARKS
 from graphserve.wire.media.octets import ANY, no_options
-from graphserve.wire.media.received import ReceivedFile, call_folder, suffix_of
+from graphserve.wire.media.received import ReceivedFile, call_folder, moved_folder, suffix_of
 
 if TYPE_CHECKING:
     from graphserve.wire.media.kinds import PackedKind
@@ -99,7 +99,11 @@ class FilesOnDisk:
         said = bytes(header[1:])
         if not said.startswith(b"/") or b"\0" in said:
             raise Misfit("it is no path")
-        return Path(os.fsdecode(said))
+        path = os.fsdecode(said)
+        moved = moved_folder.get()
+        if moved is not None and os.path.dirname(path) == moved[0]:
+            path = os.path.join(moved[1], os.path.basename(path))
+        return Path(path)
 
 
 def _content(value: object) -> bytes:

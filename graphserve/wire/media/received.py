@@ -77,6 +77,7 @@ class CallFolder:
         self._path = ""
         self._files = 0
         self._removed = False
+        self._taken_in: list[str] = []  # folders of other calls, whose files are of this one now
 
     def file(self, name: str, suffix: str) -> DiskFile:
         """Make a file for a parameter.
@@ -97,13 +98,34 @@ class CallFolder:
         number = f"-{self._files}" if self._files > 1 else ""
         return DiskFile(os.path.join(self._path, f"{name}{number}{suffix}"))
 
+    def take_in(self, path: str) -> str:
+        """Take over the folder of another call, which is removed with this one; return where it is
+        now.
+
+        Raises:
+            OSError: it is gone.
+        """
+        os.makedirs(self._parent, 0o700, exist_ok=True)
+        moved = os.path.join(self._parent, os.path.basename(path))
+        os.rename(path, moved)
+        self._taken_in.append(moved)
+        if self._removed:
+            self.remove()
+        return moved
+
     def remove(self) -> None:
         """Remove it, with all that is in it; no file is made there any more."""
         self._removed = True
-        if self._path:
-            import shutil
+        for path in (self._path, *self._taken_in):
+            if path:
+                import shutil
 
-            shutil.rmtree(self._path, ignore_errors=True)
+                shutil.rmtree(path, ignore_errors=True)
+
+    @property
+    def path(self) -> str:
+        """Return where it is; empty if it has no files of its own."""
+        return self._path
 
     def __bool__(self) -> bool:
         return bool(self._path)
@@ -137,6 +159,12 @@ class DiskFile:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
 
+    def discard(self) -> None:
+        """End it, and remove it."""
+        self.close()
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+
     def __del__(self) -> None:
         self.close()
 
@@ -156,3 +184,6 @@ def suffix_of(filename: str, media_type: str) -> str:
 
 # Where a file is put that is not on disk yet, while the arguments of a call are read.
 call_folder: ContextVar[CallFolder | None] = ContextVar("graphserve_call_folder", default=None)
+# The folder of another call that was taken in with the answer that is read: where it was, and where
+# it is now.
+moved_folder: ContextVar[tuple[str, str] | None] = ContextVar("graphserve_moved", default=None)

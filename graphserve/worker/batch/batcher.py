@@ -305,12 +305,17 @@ class Batcher:
                 call.end(None, error)
 
         def free() -> None:
+            if context.files is not None:
+                from graphserve.call.fetched import remove_later
+
+                remove_later(context.files)
             if alone:
                 self._execute_alone(alone, gathered, then)
             else:
                 then()
 
         alone: BatchPart = []
+        context = _shared_context(part)
         callers = _Callers(len(part))
         for call, _, _ in part:
             call.on_leave = callers.remove
@@ -324,7 +329,6 @@ class Batcher:
         else:
             if len(part) > 1:
                 self.executor.add_calls(len(part) - 1)
-            context = _shared_context(part)
             callers.wait_for(self.executor.start(self.api, arguments, context, ended, free))
 
     def _execute_alone(self, part: BatchPart, gathered: Gathered, then: Callable[[], None]) -> None:

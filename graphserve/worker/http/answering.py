@@ -22,7 +22,7 @@ from graphserve.wire import problem
 from graphserve.wire.codec import Format, content_format
 from graphserve.wire.exceptions import BeyondMsgpack
 from graphserve.wire.formats import AnswerFormat, MediaFormat
-from graphserve.wire.headers import ANSWER, BODILESS, CONTENT_TYPE, FILE
+from graphserve.wire.headers import ANSWER, BODILESS, CONTENT_TYPE, FILE, FILES
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.shared_buffers import UnreadableMemory
 from graphserve.wire.trust import RELAYED, Trust
@@ -40,6 +40,7 @@ from graphserve.worker.stream.request_body import RequestBody
 
 if TYPE_CHECKING:
     from graphserve.call.answer import Answer
+    from graphserve.wire.media.received import CallFolder
 
 _BODY = b"\r\n\r\n"  # stands before it
 # (looked up once: a member of an enum is slow to find)
@@ -231,7 +232,8 @@ class AnswerableRequest:
             status, headers, body = reply.result()
             packed = dict(headers).get(ANSWER)
             if status == 200 and (where := dict(headers).get(FILE)) is not None:
-                self._send_found(where, dict(headers).get(CONTENT_TYPE), packed)
+                kind, fetched = dict(headers).get(CONTENT_TYPE), dict(headers).get(FILES)
+                self._send_found(where, kind, packed, fetched)
             elif status == 200 and packed is not None:
                 from graphserve.call.answer import RelayedAnswer
 
@@ -251,7 +253,7 @@ class AnswerableRequest:
         """Answer with what the execution has returned, or raised."""
         if error is None:
             try:
-                encode = self.encoded if self.trust.memory else self._api.result.encode
+                encode = self.encoded if self.trust.values else self._api.result.encode
                 answer = self.context.answer
                 if answer is not None and self._accept not in (_TYPED, _CHECKED):
                     self._answer_as_said(
@@ -282,6 +284,9 @@ class AnswerableRequest:
         answer = self.context.answer
         if answer is not None and not self.trust.values:
             self._answer_as_said(answer, result.body, result.format.content_type)
+        elif self.context.files is not None and self.trust.values:
+            fields = [(FILES, self._hand_over(self.context.files))]
+            self._respond_as_said(200, fields, result.format.content_type, result.body)
         else:
             self.respond(result.body)
 
@@ -298,11 +303,39 @@ class AnswerableRequest:
         said = [(FILE, base64.b64encode(os.fsencode(file.path)))]
         if answer is not None:
             said.append((ANSWER, answer.pack(file.content_type)))
+        if self.context.files is not None:
+            said.append((FILES, self._hand_over(self.context.files)))
         self._respond_as_said(200, said, file.content_type, b"")
+        file.file.close()
 
-    def _send_found(self, where: bytes, content_type: bytes | None, packed: bytes | None) -> None:
-        """Answer with a file that the sibling has found which took the call."""
+    def _hand_over(self, folder: CallFolder) -> bytes:
+        """Leave the files that services have answered this call with to its caller, for a while;
+        return what tells it so.
+        """
+        from graphserve.call.fetched import handed_over, remove_later
+
+        remove_later(folder)
+        self.context.files = None
+        return handed_over(folder)
+
+    def _send_found(
+        self,
+        where: bytes,
+        content_type: bytes | None,
+        packed: bytes | None,
+        fetched: bytes | None,
+    ) -> None:
+        """Answer with a file that the sibling has found which took the call.
+
+        Args:
+            where: its path.
+            content_type: of it.
+            packed: how else it is answered, if user code has said so.
+            fetched: the folder that the file may be in, which nobody needs any more when it is
+                open.
+        """
         from graphserve.call.answer import RelayedAnswer
+        from graphserve.call.fetched import remove_handed_over
 
         said = None if packed is None else RelayedAnswer(packed)
         executor = self.connection.listener.executor
@@ -313,6 +346,8 @@ class AnswerableRequest:
         )
 
         def opened(opening: asyncio.Future[OpenedFile]) -> None:
+            if fetched is not None:
+                remove_handed_over(fetched)
             if opening.cancelled() or self.lost:
                 return
             if (error := opening.exception()) is not None:
@@ -430,17 +465,30 @@ class AnswerableRequest:
             self.log(status)
         if not self.keep_alive and close:
             connection.end(unread=self.body_stream is not None and not self._whole)
-        if self._files is not None:
+        if self._files is not None or self.context.files is not None:
             self._remove_files()
         connection.on_response_complete()
 
     def _remove_files(self) -> None:
-        """Remove what it was sent on disk, once it is answered and nothing of it runs any more."""
-        files = self._files
-        if files is None or files.runs or not (self.lost or self.response_complete):
+        """Remove the files on disk that it was sent, and those that services have answered it
+        with, once it is answered and nothing of it runs any more.
+        """
+        if not (self.lost or self.response_complete):
             return
-        self._files = None
-        self.connection.listener.executor.decoders.submit(files.folder.remove)
+        files = self._files
+        if files is not None and not files.runs:
+            self._files = None
+            self.connection.listener.executor.decoders.submit(files.folder.remove)
+        if self.context.files is not None and self.context.over:
+            self._remove_fetched(self.context.files)
+
+    def _remove_fetched(self, folder: CallFolder) -> None:
+        from graphserve.call.fetched import remove_soon
+
+        if self.trust.values and self._api.plan.stream:
+            self._hand_over(folder)  # the caller may still have items to take
+        else:
+            remove_soon(self.context)
 
     def encoded(self, value: object, format: AnswerFormat) -> bytes:
         """Return a result, or an item of a stream, as bytes for who made this request; see
@@ -448,7 +496,7 @@ class AnswerableRequest:
         """
         listener = self.connection.listener
         if not self.trust.memory or listener.sender is None:
-            return self._api.result.encode(value, format)
+            return self._api.result.encode(value, format, paths=self.trust.values)
         body = self._api.result.encode(value, format, listener.place)
         listener.sender.collect()  # a result is watched by whether it was taken
         return body

@@ -468,8 +468,7 @@ class HttpRequest(AnswerableRequest):
         if not self.trust.values:
             answer = self.context.answer
             return partial(encode_result, self._api.result, format=self._accept, answer=answer)
-        encode = self.encoded if self.trust.memory else self._api.result.encode
-        return partial(encode_for_service, encode, format=self._accept)
+        return partial(encode_for_service, self.encoded, format=self._accept)
 
     def _on_batch_ended(self, result: object, error: BaseException | None) -> None:
         """Answer with what a batch has for this call; what takes long to write, a thread writes."""
@@ -566,6 +565,7 @@ class HttpRequest(AnswerableRequest):
             listener.slots.release()
         if self._files is not None:
             self._files.runs = False
+        if self._files is not None or self.context.files is not None:
             self._remove_files()
 
     # --- ending early ---

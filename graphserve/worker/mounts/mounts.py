@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from urllib.parse import unquote
 
 from graphserve.call.context import CallContext, current, earliest
+from graphserve.call.fetched import remove_soon
 from graphserve.call.request_head import pack_fields
 from graphserve.declare.mounts import Mount
 from graphserve.declare.options import OPENAPI_ROUTE
@@ -166,6 +167,8 @@ class Mounts:
         finally:
             current.reset(token)
             context.end()
+            if context.files is not None:
+                remove_soon(context)
 
 
 def _made(mount: Mount, node: str) -> AsgiApp:

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException, WebSocketException
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from graphserve.call.context import CallContext, DependencyCall, earliest, give_up, shortest
+from graphserve.call.fetched import remove_soon
 from graphserve.call.request_head import RequestHead, Sender, pack_fields
 from graphserve.errors import CallError, DeadlineExceeded, Unavailable
 from graphserve.graph.plan import SocketPlan
@@ -128,6 +129,8 @@ class SocketEndpoint:
         finally:
             channel.end()
             context.end()
+            if context.files is not None:
+                remove_soon(context)
             self._executor.unregister(talking)
             if self._slots is not None:
                 self._slots.release()
