@@ -176,6 +176,16 @@ def served(target: str, *arguments: str, **options: Any) -> Iterator[Served]:
         graph.close()
 
 
+def received(run: Path) -> list[Path]:
+    """Return the files of calls that are in a run folder, from which they are being removed."""
+    return [
+        Path(folder) / name
+        for folder, _, names in os.walk(run)  # (what vanishes meanwhile is passed over)
+        for name in names
+        if Path(folder).parent.name.endswith(".files")
+    ]
+
+
 class InThread(Generic[T]):
     """A call that is made in a thread, and its answer."""
 

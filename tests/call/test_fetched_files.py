@@ -25,7 +25,7 @@ from graphserve.wire.extensions import MEDIA
 from tests.apps import disk
 from tests.apps.fetching import Far
 from tests.benchmarks.files import PIECE, Peaks
-from tests.harness import APPS, Served, eventually, served
+from tests.harness import APPS, Served, eventually, received, served
 
 ROOT = APPS.parent.parent
 TYPED = "application/vnd.graphserve+msgpack"
@@ -137,10 +137,6 @@ def client(graph: Served) -> Iterator[httpx.Client]:
         yield client
 
 
-def left(run: Path) -> list[Path]:
-    return [path for path in run.rglob("*.files/*/*") if path.is_file()]
-
-
 @pytest.mark.parametrize("api", ["seen", "untyped"])
 def test_a_file_comes_with_its_name_and_is_removed_with_the_call(
     run: Path, client: httpx.Client, api: str
@@ -154,18 +150,18 @@ def test_a_file_comes_with_its_name_and_is_removed_with_the_call(
         assert answer[:2] == expected
         assert answer[2].startswith(f"{run}/")
         assert Peer.said[name] == ["*/*"]
-    eventually(lambda: not left(run))
+    eventually(lambda: not received(run))
 
 
 @pytest.mark.parametrize("api", ["by_hop", "each_by_hop"])
 def test_the_callers_of_the_caller_have_it_until_they_have_ended(
     run: Path, client: httpx.Client, api: str
 ) -> None:
-    before = set(left(run))
+    before = set(received(run))
     for answer in client.post(f"/{api}", json={"name": "page"}).json():
         assert answer[:2] in (["page.html", "0123456789"], ["page-2.html", "0123456789"])
     if api == "by_hop":  # (those of a stream stay a minute)
-        eventually(lambda: not set(left(run)) - before)
+        eventually(lambda: not set(received(run)) - before)
 
 
 @pytest.mark.parametrize("hop", [False, True])
@@ -197,12 +193,12 @@ REFUSED = {
 def test_what_is_no_whole_file_is_an_error_and_leaves_nothing(
     graph: Served, run: Path, client: httpx.Client, name: str, said: str
 ) -> None:
-    before = set(left(run))
+    before = set(received(run))
     lines = len(graph.log)
     answer = client.post("/seen", json={"name": name})
     assert answer.status_code == 502
     graph.wait_log(said, after=lines)
-    eventually(lambda: not set(left(run)) - before)
+    eventually(lambda: not set(received(run)) - before)
 
 
 def test_more_than_the_length_that_was_said_is_not_taken(client: httpx.Client) -> None:
@@ -217,25 +213,25 @@ def test_a_path_is_not_taken_from_another_machine(client: httpx.Client) -> None:
 
 
 def test_one_that_stops_in_the_middle_is_late(run: Path, client: httpx.Client) -> None:
-    before = set(left(run))
+    before = set(received(run))
     answer = client.post("/hurried", json={"name": "hangs"})
     assert (answer.status_code, answer.json()["service"]) == (504, "Quick")
-    eventually(lambda: not set(left(run)) - before)
+    eventually(lambda: not set(received(run)) - before)
 
 
 def test_a_client_that_leaves_ends_it(run: Path, client: httpx.Client) -> None:
-    before = set(left(run))
+    before = set(received(run))
     with pytest.raises(httpx.ReadTimeout):
         client.post("/seen", json={"name": "hangs"}, timeout=0.5)
-    eventually(lambda: not set(left(run)) - before)
+    eventually(lambda: not set(received(run)) - before)
 
 
 def test_a_full_disk_is_said_and_not_filled(graph: Served, run: Path, client: httpx.Client) -> None:
-    before = set(left(run))
+    before = set(received(run))
     answer = client.post("/without_room", json={"name": "large"})
     said = "there is no room on disk for the file that Far answered with"
     assert (answer.status_code, answer.json()["detail"]) == (503, said)
-    eventually(lambda: not set(left(run)) - before)
+    eventually(lambda: not set(received(run)) - before)
 
 
 def test_no_other_folder_is_taken_over(tmp_path: Path) -> None:

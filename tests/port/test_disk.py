@@ -16,7 +16,7 @@ import graphserve
 from graphserve.wire.costs.bounds import FORM_TEXT
 from tests.apps.disk import Disk
 from tests.benchmarks.files import ways
-from tests.harness import APPS, Served, eventually, served
+from tests.harness import APPS, Served, eventually, received, served
 from tests.hostile.wire import connected
 
 CONTENT = bytes(range(256)) * 5000
@@ -40,10 +40,6 @@ def graph(run: Path) -> Iterator[Served]:
 def client(graph: Served) -> Iterator[httpx.Client]:
     with graph.client() as client:
         yield client
-
-
-def left(run: Path) -> list[Path]:
-    return [path for path in run.rglob("*.files/*/*") if path.is_file()]
 
 
 def kept(content: bytes, name: str, said: str = "", times: int = 1) -> list[object]:
@@ -80,7 +76,7 @@ def test_a_file_comes_in_every_way_and_is_removed(
     copied = client.post("/copied", files=named)
     assert (copied.content, copied.headers["content-type"]) == (content, "text/x-copy")
     assert client.post("/maybe", json={}).json() is True
-    eventually(lambda: not left(run))
+    eventually(lambda: not received(run))
 
 
 def test_what_is_refused_leaves_nothing(run: Path, client: httpx.Client) -> None:
@@ -112,7 +108,7 @@ def test_what_is_refused_leaves_nothing(run: Path, client: httpx.Client) -> None
     assert answers["size"].json()["errors"][0]["loc"] == ["file"]
     for path in ("/etc/shadow/x", "/tmp", "/dev/null", "/nowhere"):
         assert client.post("/nowhere", json={"path": path}).status_code == 500
-    eventually(lambda: not left(run))
+    eventually(lambda: not received(run))
 
 
 def test_a_file_is_sent_in_parts_and_only_when_it_changed(client: httpx.Client) -> None:
@@ -200,14 +196,14 @@ def test_a_busy_worker_and_a_client_that_leaves(graph: Served, run: Path, tmp_pa
             b"POST /keep HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: a/b\r\n"
             b"content-length: 500000\r\n\r\n" + bytes(400_000)
         )
-        eventually(lambda: left(run))
-    eventually(lambda: not left(run))
+        eventually(lambda: received(run))
+    eventually(lambda: not received(run))
 
 
 def test_what_a_worker_held_that_is_killed_is_removed(graph: Served, run: Path) -> None:
     with graph.client() as client, pytest.raises(httpx.TransportError):
         client.post("/die", files={"file": CONTENT})
-    eventually(lambda: not left(run))
+    eventually(lambda: not received(run))
 
 
 def test_files_by_http_between_services(client: httpx.Client) -> None:
