@@ -39,6 +39,7 @@ from graphserve.system import own_json
 from graphserve.wire import arrays, pydantic_models, type_hints
 from graphserve.wire.exceptions import Misfit
 from graphserve.wire.formats import BodyBytes
+from graphserve.wire.media.classes import name_of_kind
 from graphserve.wire.media.kinds import (
     KINDS,
     PATH_MARK,
@@ -130,7 +131,7 @@ def msgpack_hook(place: Place | None = None, *, paths: bool = True) -> EncodeHoo
         if type_hints.is_scalar_value(value):
             return _scalar(value, place)
         if (kind := kind_of_value(value)) is not None:
-            if kind.mark == PATH_MARK and not paths:
+            if not paths and name_of_kind(value) == "path":
                 return kind.plain(value)
             return _media(kind, value, place)
         if pydantic_models.is_instance(value):
@@ -229,10 +230,9 @@ def _internal_ext(fetch: Fetch) -> Callable[[int, memoryview], object]:
         if code == MODEL:
             return _read_model(data)
         if code == MEDIA:
-            kind = _kind(data)
-            if kind.mark == PATH_MARK and fetch is from_elsewhere:
+            if fetch is from_elsewhere and data[:1] == PATH_MARK:
                 raise Misfit("a path is not accepted from another machine")
-            return kind.unpack(data)
+            return _kind(data).unpack(data)
         if code == INTEGER:
             return int.from_bytes(data, "little", signed=True)
         raise Misfit(f"extension type {code} is not known")

@@ -180,7 +180,7 @@ _BY_MARK = {mark: name for name, mark in MARKS.items()}
 _LEAST_MARK = 0xF0
 REGISTERED: dict[type, PackedKind] = {}  # what user code has registered, by class
 REGISTERED_MARK = MARKS["registered"]
-PATH_MARK = MARKS["path"]
+PATH_MARK = bytes([MARKS["path"]])  # its header begins so
 _KEY_LENGTH = struct.Struct("<BH")
 
 
