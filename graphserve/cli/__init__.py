@@ -2,6 +2,7 @@
 
     serve, graph, check   one module each, however short: it is imported by the command's name;
                           check and serve ask `preflight` about the machine
+    logs                  likewise: what a running graph has said
     operate               ps, status, scale, reload, restart, stop: a running graph
     client                how those find the graph and reach it, over its control socket
     flags                 the options, made from the table in `config/flags.py`
@@ -30,11 +31,11 @@ from graphserve.cli.display import say
 from graphserve.errors import ExitCode, GraphServeError, closest
 from graphserve.system.inherited import open_standard_streams
 
-# In the order of the help. Each is a function of its name: the first three in a module of their
-# own, the others, which need a graph that runs, in `operate`.
+# In the order of the help. Each is a function of its name, in `operate` or in a module of its own.
 WITH_TARGET = ("serve", "graph", "check")
-WITH_GRAPH = ("ps", "status", "scale", "reload", "restart", "stop")
+WITH_GRAPH = ("ps", "status", "logs", "scale", "reload", "restart", "stop")
 COMMANDS = (*WITH_TARGET, *WITH_GRAPH)
+IN_OPERATE = ("ps", "status", "scale", "reload", "restart", "stop")
 # What other tools call the same.
 SYNONYMS = {
     "run": "serve",
@@ -50,6 +51,8 @@ SYNONYMS = {
     "draw": "graph",
     "plot": "graph",
     "info": "status",
+    "log": "logs",
+    "tail": "logs",
 }
 # without a file name: what stdout says
 _OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -64,9 +67,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(
-            f"graphserve.cli.{cmd_name if cmd_name in WITH_TARGET else 'operate'}"
-        )
+        where = "operate" if cmd_name in IN_OPERATE else cmd_name
+        module = importlib.import_module(f"graphserve.cli.{where}")
         command: click.Command = getattr(module, cmd_name)
         return command
 

@@ -8,10 +8,10 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import click
 
@@ -27,6 +27,7 @@ from graphserve.system.rundir.search import in_usual_place, live_folders, remove
 from graphserve.wire.formats import StreamFormat
 
 if TYPE_CHECKING:
+    from graphserve.supervise.control.logs import LogLine
     from graphserve.supervise.control.status import Status, WorkerRow
 
 C = TypeVar("C", bound=Callable[..., object])
@@ -111,6 +112,43 @@ class RunningGraph:
             NoAnswer: it does not answer in time.
         """
         return cast("Status", self._ask("GET", "/status", None, timeout))
+
+    def logs(self, asked: Sequence[tuple[str, str]], *, follow: bool) -> Iterator[LogLine | int]:
+        """Yield what it has said, the oldest first.
+
+        Args:
+            asked: what is wanted, as the query of `GET /logs` has it.
+            follow: go on with what it says from now on, until it ends.
+
+        Yields:
+            A line; or a number of lines that are left out there.
+
+        Raises:
+            OperationFailed: it refuses.
+            NotRunningError: the graph has ended, and did not say that this is all.
+            NoAnswer: it does not answer in time.
+        """
+        connection = _Connection(self.folder, ANSWER_TIMEOUT)
+        query = urlencode([*asked, ("follow", f"{follow:d}")])
+        try:
+            connection.connect()
+            sock = connection.sock  # the answer takes it over
+            connection.request("GET", f"/logs?{query}")
+            answer = connection.getresponse()
+            if answer.status >= 400:
+                raise OperationFailed(json.loads(answer.read()))
+            if follow:
+                sock.settimeout(None)
+            for line in answer:
+                said = json.loads(line)
+                if "done" in said:
+                    return
+                yield said.get("left_out", said)
+        except (OSError, http.client.HTTPException, ValueError) as exc:
+            raise self._gone(exc) from None
+        finally:
+            connection.close()
+        raise NotRunningError(f"the graph in {self.folder} has ended, and may have said more")
 
     def stop(self) -> None:
         """Begin to stop it."""

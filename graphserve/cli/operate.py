@@ -21,6 +21,7 @@ from graphserve.cli.flags import checked
 from graphserve.config.flags import BY_KEY
 from graphserve.config.values import DELAY, ValueSource
 from graphserve.errors import ConfigurationError, ExitCode, GraphServeError, NotRunningError
+from graphserve.supervise.events import node_state
 from graphserve.system.messages import SILENT_AFTER
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _show_status(status: Status) -> None:
 
 
 def _node_state(node: NodeRow) -> str:
-    return table.node_state(node["state"], node["ready"], node["workers"], node["silent"])
+    return node_state(node["state"], node["ready"], node["workers"], node["silent"])
 
 
 def _remarks(node: NodeRow) -> str:

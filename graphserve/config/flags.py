@@ -281,6 +281,13 @@ FLAGS = (
         "log_format",
         "text, json, or auto: a picture on a terminal, text elsewhere.",
     ),
+    Flag(
+        "log-buffer",
+        v.SIZE,
+        "config",
+        "log_buffer",
+        "Memory for the newest lines, which `graphserve logs` shows; 0 keeps none.",
+    ),
     Flag("access-log", v.SWITCH, "settings", "access_log", "Log each request."),
     # The machine.
     Flag("reload", v.SWITCH, "config", "reload", "Replace the workers when a source file changes."),

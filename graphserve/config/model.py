@@ -37,6 +37,7 @@ class Config:
         keyfile_password: the password of the TLS key; never in the Settings, nor in the Plan.
         api_keys: those that `--api-key-file` holds, as digests; None: nobody needs one.
         log_format: how records are shown; `auto` is for a terminal where there is one, else text.
+        log_buffer: bytes of log that the supervisor keeps for `graphserve logs`.
         reload: whether workers are replaced when a source file changes.
         reload_dirs: the folders that are watched then; none: those that the app's modules are in.
         drain_delay: seconds that `/readyz` says 503 before the port closes.
@@ -50,6 +51,7 @@ class Config:
     keyfile_password: str | None = field(default=None, repr=False)
     api_keys: ApiKeys | None = field(default=None, repr=False)
     log_format: Literal["auto", "text", "json"] = "auto"
+    log_buffer: int = 16 * 1024 * 1024
     reload: bool = False
     reload_dirs: tuple[str, ...] = ()
     drain_delay: float = 0.0

@@ -18,6 +18,7 @@ _ESCAPES = {
     for code in (*range(0x20), *range(0x7F, 0xA0), *_LINE_ENDS, *_DIRECTIONS, *_SURROGATES)
     if chr(code) not in _KEPT
 } | {0x0A: "\\n", 0x0D: "\\r"}
+_ESCAPES_IN_JSON = {code: f"\\u{code:04x}" for code in _ESCAPES}
 _ESCAPES_IN_LINES = {code: escape for code, escape in _ESCAPES.items() if code != 0x0A}
 
 
@@ -32,6 +33,11 @@ def printable(text: str, *, lines: bool = False) -> str:
     if text.isprintable():  # nearly always, and quick
         return text
     return text.translate(_ESCAPES_IN_LINES if lines else _ESCAPES)
+
+
+def printable_json(text: str) -> str:
+    """Return JSON that means the same, with JSON's own escapes for what `printable` escapes."""
+    return text if text.isprintable() else text.translate(_ESCAPES_IN_JSON)
 
 
 def encodable(value: object) -> object:

@@ -8,6 +8,7 @@ It never imports user code.
     signals, systemd, watch
                       what it hears of: signals, the service manager, files that changed
     events            what it tells whoever started it: states of nodes, lines of output
+    log_ring          the newest of it, kept for who asks later
     run_folder        keeps up the run folder: what others remove of it is made anew
     fleet             every node that runs, in order; it hears the workers, and tells callers what
                       becomes of nodes

@@ -5,6 +5,7 @@ Runs in the supervisor.
 
 from __future__ import annotations
 
+import time
 from dataclasses import field
 from typing import Literal, Protocol
 
@@ -12,6 +13,7 @@ from graphserve.errors import GraphError, StartupError
 from graphserve.system.frozen import dataclass
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+OutputName = Literal["stdout", "stderr", "log"]
 State = Literal["starting", "ready", "scaling", "draining", "failed", "stopped"]
 
 
@@ -59,7 +61,7 @@ class LogRecord:
     node: str | None = None
     slot: int | None = None
     pid: int | None = None
-    stream: Literal["stdout", "stderr", "log"] = "log"
+    stream: OutputName = "log"
     traceback: str = ""
     fields: dict[str, object] = field(default_factory=dict)
 
@@ -75,6 +77,31 @@ class Observer(Protocol):
 
     def serving(self, url: str) -> None:
         """Hear that the graph is ready and answers at `url`."""
+
+
+def node_state(state: str, ready: int, workers: int, silent: int = 0) -> str:
+    """Return the state of a node: `degraded` if it is ready and lacks workers,
+    or some of them do not report.
+    """
+    return "degraded" if state == "ready" and (ready < workers or silent) else state
+
+
+def record_of(state: NodeState) -> LogRecord:
+    """Return a change of a node's state as a record of the supervisor's."""
+    workers = "worker" if state.workers == 1 else "workers"
+    word = node_state(state.state, state.ready, state.workers)
+    shown = "warming up" if state.warms_up else word
+    message = (
+        f"{state.name} {shown}  {state.ready}/{state.workers} {workers}  {state.seconds:.2f} s"
+    )
+    fields = {
+        "state": word,
+        "ready": state.ready,
+        "workers": state.workers,
+        "seconds": round(state.seconds, 3),
+    }
+    level = "error" if state.state == "failed" else "info"
+    return LogRecord(time.time(), level, message, node=state.name, fields=fields)
 
 
 def log_of(error: BaseException) -> str:

@@ -22,6 +22,7 @@ from graphserve.graph.resolver import Resolver, import_limit, require
 from graphserve.supervise.control.server import open_control
 from graphserve.supervise.events import LogRecord, Observer
 from graphserve.supervise.fleet import Fleet
+from graphserve.supervise.log_ring import LogRing, RecordingObserver
 from graphserve.supervise.operations import Operations
 from graphserve.supervise.process.output import Pipe
 from graphserve.supervise.process.reaper import Reaper, end_leftovers
@@ -63,7 +64,8 @@ class Supervisor:
         self.config = config
         self.resolver = resolver
         self.reread = reread
-        self.notifier = SystemdNotifier(observer, os.environ)
+        self.log_ring = LogRing(config.log_buffer)
+        self.notifier = SystemdNotifier(RecordingObserver(observer, self.log_ring), os.environ)
         self.signals = Signals(self.say)
 
     async def run(self) -> ExitCode:
@@ -146,6 +148,7 @@ class SupervisedGraph(GraphLife):
             supervisor.say,
             supervisor.notifier.reload,
         )
+        self.log_ring = supervisor.log_ring
         self._say = supervisor.say
         self._notifier = supervisor.notifier
         self._folder = folder
@@ -188,6 +191,7 @@ class SupervisedGraph(GraphLife):
             await self.fleet.kill()
             await self._reaper.end()
             upkeep.end()
+            self.log_ring.end()
             await control.close()
 
     def _look(self, suspect: str) -> None:
@@ -293,13 +297,13 @@ def run(
         GraphServeError: the graph is invalid or could not start; its `exit_code` says which.
     """
     logging.getLogger("circus").setLevel(logging.CRITICAL)
-    logging.getLogger().addHandler(_Shown(observer))
-    logging.captureWarnings(True)
     machine.raise_open_files()
     begin_collecting()
 
     async def main() -> ExitCode:
         supervisor = Supervisor(config, observer, resolver, reread)
+        logging.getLogger().addHandler(_Shown(supervisor.notifier))
+        logging.captureWarnings(True)
         try:
             return await supervisor.run()
         finally:

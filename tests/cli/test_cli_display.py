@@ -318,8 +318,8 @@ class TestWriter:
 
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.delenv("NO_COLOR", raising=False)
-        assert choice._takes_colour(terminal[1])
+        assert choice.takes_colour(terminal[1])
         monkeypatch.setenv("NO_COLOR", "1")
-        assert not choice._takes_colour(terminal[1])
+        assert not choice.takes_colour(terminal[1])
         assert "\x1b" not in lines.text_line(log("x", level="error", node="R"))
         assert isinstance(choice.open_display("json", "info"), JsonDisplay)

@@ -43,10 +43,10 @@ async def parsed(data: bytes) -> ControlRequest:
     [
         (get(), ControlRequest("GET", "/ps", None, False)),
         (b"GET /ps HTTP/1.0\r\n\r\n", ControlRequest("GET", "/ps", None, False)),
-        (get(b"/ps?all=1"), ControlRequest("GET", "/ps", None, False)),
+        (get(b"/ps?all=1&%20"), ControlRequest("GET", "/ps", None, False, "all=1&%20")),
         (
             get(b"/" + b"a" * (MAX_TARGET_BYTES - 1)),
-            ControlRequest("GET", "/" + "a" * 1023, None, False),
+            ControlRequest("GET", "/" + "a" * (MAX_TARGET_BYTES - 1), None, False),
         ),
         (get(headers=b"x: \xff\r\n"), ControlRequest("GET", "/ps", None, False)),
         (

@@ -29,7 +29,7 @@ def open_display(log_format: str, level: str) -> Display:
     """Open the display for `--log-format`: `auto` draws on a terminal and writes text elsewhere."""
     if log_format == "json":
         return JsonDisplay(level)
-    paint = lines.coloured if _takes_colour(STDERR) else lines.plain
+    paint = lines.coloured if takes_colour(STDERR) else lines.plain
     if log_format == "auto" and _draws(STDERR):
         from graphserve.cli.display.terminal import TerminalDisplay
 
@@ -41,5 +41,6 @@ def _draws(fd: int) -> bool:
     return os.isatty(fd) and os.environ.get("TERM", "dumb") != "dumb"
 
 
-def _takes_colour(fd: int) -> bool:
+def takes_colour(fd: int) -> bool:
+    """Return whether a descriptor is a terminal that shows colours, and the user wants them."""
     return _draws(fd) and not os.environ.get("NO_COLOR")

@@ -11,9 +11,8 @@ import zlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from graphserve.cli.display.table import node_state
 from graphserve.logs.text import encodable, printable
-from graphserve.supervise.events import LEVELS, LogRecord, NodeState
+from graphserve.supervise.events import LEVELS, LogRecord, NodeState, record_of
 
 _COLOURS = (36, 32, 33, 34, 35, 96, 92, 93, 94, 95)  # SGR codes; red is for errors
 _LINE_BEGIN = re.compile(r"\n(?!\n|\Z)")  # of a line that is not empty
@@ -36,27 +35,9 @@ def shown(record: LogRecord, level: str) -> bool:
     return record.stream != "log" or LEVELS.get(record.level, 20) >= LEVELS[level]
 
 
-def record_of(state: NodeState) -> LogRecord:
-    """Return a change of a node's state as a record of the supervisor's."""
-    workers = "worker" if state.workers == 1 else "workers"
-    word = node_state(state.state, state.ready, state.workers)
-    shown = "warming up" if state.warms_up else word
-    message = (
-        f"{state.name} {shown}  {state.ready}/{state.workers} {workers}  {state.seconds:.2f} s"
-    )
-    fields = {
-        "state": word,
-        "ready": state.ready,
-        "workers": state.workers,
-        "seconds": round(state.seconds, 3),
-    }
-    level = "error" if state.state == "failed" else "info"
-    return LogRecord(time.time(), level, message, node=state.name, fields=fields)
-
-
-def text_line(record: LogRecord, paint: Paint = plain) -> str:
+def text_line(record: LogRecord, paint: Paint = plain, time_format: str = "%H:%M:%S") -> str:
     """Return `HH:MM:SS node[slot] message`, and the traceback below it, indented."""
-    clock = time.strftime("%H:%M:%S", time.localtime(record.time))
+    clock = time.strftime(time_format, time.localtime(record.time))
     level = LEVELS.get(record.level, 20)
     mark = f"{record.level.upper()} " if record.stream == "log" and level != LEVELS["info"] else ""
     message = mark + _below(record.message.rstrip("\n"))  # warnings of Python end with a line end
@@ -117,7 +98,8 @@ def _below(text: str) -> str:
 
 
 def _origin(record: LogRecord, paint: Paint) -> str:
-    if record.node is None:
+    # the new state of a node begins with its name
+    if record.node is None or (record.pid is None and "state" in record.fields):
         return "graphserve "
     slot = "" if record.slot is None else f"[{record.slot}]"
     # crc32 and not hash(): a node has the same colour in every run.

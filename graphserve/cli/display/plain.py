@@ -14,7 +14,7 @@ from graphserve.cli.display.say import STDERR, STDOUT, is_journal, with_priority
 from graphserve.cli.display.writer import DescriptorWriter
 from graphserve.errors import GraphServeError, StartupError
 from graphserve.logs.text import printable
-from graphserve.supervise.events import LogRecord, NodeState, log_of
+from graphserve.supervise.events import LogRecord, NodeState, log_of, record_of
 
 FLUSH = 2.0  # seconds that the end of the process waits for a slow terminal
 
@@ -69,7 +69,7 @@ class TextDisplay:
         )
 
     def node(self, state: NodeState) -> None:
-        record = lines.record_of(state)
+        record = record_of(state)
         if lines.shown(record, self._level):
             self._show(lines.state_line(state, self._paint), record.level)
 
@@ -116,7 +116,7 @@ class JsonDisplay:
         self._err = _PriorityWriter(stderr, lines.dropped_json)
 
     def node(self, state: NodeState) -> None:
-        self.log(lines.record_of(state))
+        self.log(record_of(state))
 
     def log(self, record: LogRecord) -> None:
         if lines.shown(record, self._level):

@@ -80,13 +80,6 @@ def _plain(columns: Sequence[Column[RowT]], cells_of: Sequence[Sequence[str]]) -
         click.echo("  ".join(cells).rstrip())
 
 
-def node_state(state: str, ready: int, workers: int, silent: int = 0) -> str:
-    """Return the state of a node: `degraded` if it is ready and lacks workers,
-    or some of them do not report.
-    """
-    return "degraded" if state == "ready" and (ready < workers or silent) else state
-
-
 def size(count: float) -> str:
     """Return a number of bytes as `31 MiB`."""
     for unit in ("B", "KiB", "MiB"):

@@ -6,6 +6,7 @@ Runs in the supervisor.
               supervisor
     http      the HTTP server below it: one request a connection, every size and time bounded; h11
               parses
+    logs      the newest records, as `GET /logs` asks for them
     status    the JSON of `/ps` and `/status`, read from the fleet
 
 A request is read by `http.read`, `ControlApi.answer` finds its path, and what it asks for is done

@@ -23,7 +23,7 @@ from graphserve.wire.headers import ACCEPT, CONTENT_LENGTH, TRANSFER_ENCODING
 from graphserve.wire.reason_phrases import phrase
 
 MAX_HEAD_BYTES = 16 * 1024  # of a request
-MAX_TARGET_BYTES = 1024
+MAX_TARGET_BYTES = 4096  # many nodes may be named in one
 MAX_BODY_BYTES = 64 * 1024
 READ_TIMEOUT = 5.0  # seconds that a client has to send its request
 WRITE_TIMEOUT = 5.0  # seconds that a client has to take its answer
@@ -48,6 +48,7 @@ class ControlRequest:
     Args:
         method: the HTTP method.
         path: the path, without the query.
+        query: what stands behind the `?`.
         body: what the JSON of the body says; None if there was no body.
         wants_lines: whether the client takes an answer line by line, as it comes.
     """
@@ -56,6 +57,7 @@ class ControlRequest:
     path: str
     body: object
     wants_lines: bool
+    query: str = ""
 
 
 class HttpError(Exception):
@@ -88,10 +90,12 @@ class ControlResponse:
     """The answer to one client: one JSON value, or lines of JSON.
 
     Args:
-        writer: the connection.
+        reader: the connection, as it is read.
+        writer: and as it is written.
     """
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
         self._writer = writer
         self._begun = False
 
@@ -115,6 +119,24 @@ class ControlResponse:
         if not self._begun:
             self._head(200, NDJSON, b"")
         self._write(json.dumps(value).encode() + b"\n")
+
+    async def lines(self, lines: bytes) -> None:
+        """Send whole lines, and wait until the client has taken nearly all of what was sent,
+        however long that is.
+
+        Raises:
+            ConnectionError: the client is gone.
+        """
+        if not self._begun:
+            self._head(200, NDJSON, b"")
+        self._write(lines)
+        await self._writer.drain()
+
+    async def client_left(self) -> None:
+        """Wait until the client closes the connection, or its half of it."""
+        with contextlib.suppress(OSError):
+            while await self._reader.read(MAX_HEAD_BYTES):
+                pass
 
     def _head(self, status: int, content_type: bytes, length: bytes) -> None:
         self._begun = True
@@ -208,7 +230,7 @@ class UnixHttpServer:
         task.add_done_callback(self._clients.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        response = ControlResponse(writer)
+        response = ControlResponse(reader, writer)
         try:
             async with asyncio.timeout(READ_TIMEOUT):
                 request = await read(reader)
@@ -242,9 +264,8 @@ async def read(reader: asyncio.StreamReader) -> ControlRequest:
     if TRANSFER_ENCODING in headers:
         raise HttpError(411, _LENGTH_REQUIRED)
     body = await _read_body(reader, int(headers.get(CONTENT_LENGTH, b"0")))
-    return ControlRequest(
-        method, target.partition("?")[0], body, NDJSON in headers.get(ACCEPT, b"")
-    )
+    path, _, query = target.partition("?")
+    return ControlRequest(method, path, body, NDJSON in headers.get(ACCEPT, b""), query)
 
 
 def parse_head(head: bytes) -> tuple[str, str, dict[bytes, bytes]]:

@@ -1,6 +1,6 @@
 """What operators ask of a running graph, over HTTP on `control.sock`. Runs in the supervisor.
 
-    GET /ps   GET /status   POST /reload {"nodes": […]}   POST /restart {"nodes": […]}
+    GET /ps   GET /status   GET /logs   POST /reload {"nodes": […]}   POST /restart {"nodes": […]}
     POST /scale {"Model": 3}   POST /stop
 
 An operation answers when it is done: once, or line by line for `Accept: application/x-ndjson`. It
@@ -25,6 +25,7 @@ from graphserve.supervise.control.http import (
     HttpError,
     UnixHttpServer,
 )
+from graphserve.supervise.control.logs import LogReaders
 from graphserve.supervise.control.status import (
     Status,
     failure_rows,
@@ -34,6 +35,7 @@ from graphserve.supervise.control.status import (
 )
 from graphserve.supervise.events import log_of
 from graphserve.supervise.fleet import Fleet
+from graphserve.supervise.log_ring import LogRing
 from graphserve.supervise.operations import OperationRefused, Operations
 from graphserve.supervise.process.sockets import PublicSocket
 from graphserve.supervise.rollout import Progress
@@ -62,6 +64,10 @@ class Control(Protocol):
     def public(self) -> PublicSocket: ...
 
     @property
+    def log_ring(self) -> LogRing:
+        """Return the newest records of all nodes."""
+
+    @property
     def fleet(self) -> Fleet: ...
 
     @property
@@ -87,9 +93,13 @@ class ControlApi:
         self._run = run
         self._url = supervisor.public.url
         self._began = time.monotonic()
+        self._log_readers = LogReaders(
+            supervisor.log_ring, lambda: [node.plan.name for node in supervisor.fleet.nodes]
+        )
         self._routes: dict[str, tuple[str, Handler]] = {
             "/ps": ("GET", self._ps),
             "/status": ("GET", self._status),
+            "/logs": ("GET", self._logs),
             "/reload": ("POST", self._reload),
             "/restart": ("POST", self._restart),
             "/scale": ("POST", self._scale),
@@ -138,6 +148,9 @@ class ControlApi:
         return (
             "degraded" if state == "ready" and "reload" in supervisor.operations.failures else state
         )
+
+    async def _logs(self, request: ControlRequest, response: ControlResponse) -> None:
+        await self._log_readers.answer(request.query, response)
 
     async def _stop(self, request: ControlRequest, response: ControlResponse) -> None:
         if request.body not in (None, {}):

@@ -1,0 +1,149 @@
+"""What `GET /logs` answers: the newest records, line by line, and those that still come.
+
+Runs in the supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Callable, Collection
+from typing import Required, TypedDict
+from urllib.parse import parse_qsl
+
+from graphserve.errors import closest
+from graphserve.supervise.control.http import ControlResponse, HttpError
+from graphserve.supervise.events import LEVELS, OutputName
+from graphserve.supervise.log_ring import SUPERVISOR, LogQuery, LogRing
+
+MAX_READERS = 16  # at once: each may have a copy of a block of each node
+CHUNK = 32 * 1024  # bytes that are sent at once
+NAMES = {"n", "since", "level", "request", "grep", "follow"}
+HOW_TO_ASK = f"a query may have node, {', '.join(sorted(NAMES))}"
+
+
+class LogLine(TypedDict, total=False):
+    """A record, as `GET /logs` lists it; what is empty is not there."""
+
+    seq: Required[int]  # counts the records of the graph
+    time: Required[float]  # seconds since the epoch
+    level: Required[str]
+    node: str
+    slot: int
+    pid: int
+    stream: Required[OutputName]
+    message: Required[str]
+    traceback: str
+    fields: dict[str, object]
+
+
+class LogReaders:
+    """Answers those who read the log.
+
+    Args:
+        ring: has it.
+        nodes: returns the nodes that there are.
+    """
+
+    def __init__(self, ring: LogRing, nodes: Callable[[], Collection[str]]) -> None:
+        self._ring = ring
+        self._nodes = nodes
+        self._readers = 0
+
+    async def answer(self, query: str, response: ControlResponse) -> None:
+        """Answer one request; its client may take as long as it likes.
+
+        Raises:
+            HttpError: the request is refused.
+        """
+        asked = parse(query, {*self._nodes(), *self._ring.nodes, SUPERVISOR})
+        if not self._ring.limit:
+            raise HttpError(409, "the graph keeps no log: it was started with --log-buffer 0")
+        if self._readers >= MAX_READERS:
+            raise HttpError(503, f"{MAX_READERS} clients read the log already: end one of them")
+        self._readers += 1
+        sending = asyncio.ensure_future(self._send(asked, response))
+        left = asyncio.ensure_future(response.client_left())
+        try:
+            await asyncio.wait([sending, left], return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        finally:
+            self._readers -= 1
+            sending.cancel()
+            left.cancel()
+
+    async def _send(self, asked: LogQuery, response: ControlResponse) -> None:
+        await response.lines(b"")  # that it was understood
+        async with contextlib.aclosing(self._ring.read(asked)) as chunks:
+            async for chunk in chunks:
+                await response.lines(chunk)
+        await response.lines(b'{"done":true}\n')
+
+
+def parse(query: str, nodes: Collection[str]) -> LogQuery:
+    """Return what the query of a request asks for.
+
+    Args:
+        query: what stands behind the `?`.
+        nodes: those that there are.
+
+    Raises:
+        HttpError: it is not understood, or names a node that there is not.
+    """
+    try:
+        pairs = parse_qsl(
+            query, keep_blank_values=True, strict_parsing=bool(query), errors="strict"
+        )
+    except ValueError:
+        raise HttpError(422, f"the query is no list of name=value; {HOW_TO_ASK}") from None
+    named = [_node(value, nodes) for name, value in pairs if name == "node"]
+    given = {name: value for name, value in pairs if name != "node"}
+    if unknown := ", ".join(sorted(given.keys() - NAMES)):
+        raise HttpError(422, f"unknown: {unknown}; {HOW_TO_ASK}")
+    if len(named) + len(given) < len(pairs):
+        raise HttpError(422, f"only node may be given more than once; {HOW_TO_ASK}")
+    level = given.get("level", "debug")
+    if level not in LEVELS:
+        raise HttpError(422, f"level is one of {', '.join(LEVELS)}, not {level!r}")
+    return LogQuery(
+        nodes=frozenset(named),
+        newest=_count(given["n"]) if "n" in given else None,
+        since=_time(given.get("since", "0")),
+        level=level,
+        request_id=given.get("request", ""),
+        text=given.get("grep", ""),
+        follow=_switch(given.get("follow", "0")),
+    )
+
+
+def _node(name: str, nodes: Collection[str]) -> tuple[str, int | None]:
+    """Return the node and the slot that `Model` or `Model.1` means."""
+    if name in nodes:
+        return name, None
+    node, dot, slot = name.rpartition(".")
+    if dot and slot.isdecimal() and slot.isascii() and len(slot) < 6 and node in nodes:
+        return node, int(slot)
+    guess = closest(node if dot else name, list(nodes))
+    hint = f"did you mean {guess!r}?" if guess else f"there are {', '.join(sorted(nodes))}"
+    raise HttpError(404, f"there is no node {name!r}; {hint}")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise HttpError(422, f"n is a number of lines from 0, not {text!r}")
+    return int(text)
+
+
+def _time(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if math.isfinite(seconds := float(text)):
+            return seconds
+    raise HttpError(422, f"since is a time in seconds since the epoch, not {text!r}")
+
+
+def _switch(text: str) -> bool:
+    if text not in ("0", "1"):
+        raise HttpError(422, f"follow is 0 or 1, not {text!r}")
+    return text == "1"
