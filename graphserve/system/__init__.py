@@ -15,6 +15,7 @@ Used in every process.
     rundir/         the run folder: names, the lock, who is alive, cleaning up
     transitions     tables of states: which may follow which
     machine         CPUs, GPUs and open files that we may use
+    pagemap         which pages of a private mapping were written to
     os_errors       what the kernel refused, and what to do about it
     own_json        JSON that user code cannot change
     frozen          `dataclass(frozen=True)` that costs little at import

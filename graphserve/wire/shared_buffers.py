@@ -7,6 +7,10 @@ shared flock, and the sender uses a segment again only when it gets the exclusiv
 safe for as long as it lives, and the kernel releases the lock when the reader dies. Mappings are
 kept on both sides, since fresh pages cost more than the copy.
 
+The receiver's mapping is private. What is made of it is read-only, but some code never asks
+(Pillow's `frombytes`, tensors over an array): the page that it writes to becomes a copy, which no
+other process sees. Such copies go when the last view has ended: they would hide the next filling.
+
 A segment begins with a header: its generation, which is how often it was filled. A receiver that
 takes a filling leaves a lock that says so. Nothing is written through a reference: the receiver
 opens a segment for reading only, after it has made sure that its owner is a worker of this graph,
@@ -30,6 +34,8 @@ import weakref
 from collections.abc import Container
 from typing import TYPE_CHECKING
 from zlib import crc32
+
+from graphserve.system.pagemap import PageMap
 
 if TYPE_CHECKING:
     from graphserve.wire.media.kinds import BufferSource
@@ -352,9 +358,19 @@ class UnreadableMemory(Exception):
 
 
 class _Mapping:
-    """Maps a segment of another process, for reading only."""
+    """Maps a segment of another process: who writes to it writes to a copy of their own."""
 
-    __slots__ = ("descriptor", "inode", "map", "used_at", "views")
+    __slots__ = (
+        "_begin",
+        "_faults",
+        "_process",
+        "_viewed",
+        "descriptor",
+        "inode",
+        "map",
+        "used_at",
+        "views",
+    )
 
     def __init__(self, pid: int, descriptor: int, inode: int) -> None:
         path = f"/proc/{pid}/fd/{descriptor}"
@@ -373,12 +389,16 @@ class _Mapping:
             )
             if seals & SEALS != SEALS or found.st_size <= HEADER:  # it could shrink under us
                 raise UnreadableMemory(f"what process {pid} has open there is no memory of ours")
-            self.map = mmap.mmap(self.descriptor, found.st_size, prot=mmap.PROT_READ)
+            self.map = mmap.mmap(self.descriptor, found.st_size, access=mmap.ACCESS_COPY)
+            self._begin = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
         except BaseException:
             os.close(self.descriptor)
             raise
         self.inode = inode
         self.views = 0
+        self._process = _this.id
+        self._viewed = 0  # bytes that are seen by the views there are, at most
+        self._faults: int | None = None  # what the table of pages said before the first of them
         self.used_at = time.monotonic()
 
     def mark(self, generation: int) -> None:
@@ -393,17 +413,49 @@ class _Mapping:
         self.views += 1
         self.used_at = time.monotonic()
 
+    def view(self, length: int) -> memoryview:
+        """Return the first so many bytes of its data, read-only."""
+        if not self._viewed:
+            self._faults = _this.pages.faults(length)
+        self._viewed = max(self._viewed, length)
+        return memoryview(self.map).toreadonly()[HEADER : HEADER + length]
+
     def end_view(self) -> None:
-        """Let the sender use it again once the last view has ended."""
+        """Let the sender use it again once the last view has ended; copies of pages that were
+        written to are given back.
+        """
         self.views -= 1
-        if not self.views:
-            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+        if self.views or self._process is not _this.id:
+            return
+        fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+        if self._viewed and _this.pages.may_be_written(
+            self._begin + HEADER, self._viewed, self._faults
+        ):
+            self.map.madvise(mmap.MADV_DONTNEED)
+        self._viewed = 0
 
     def close(self) -> None:
         """Let go of it; a view that is left keeps its pages."""
         with contextlib.suppress(BufferError):
             self.map.close()
         os.close(self.descriptor)
+
+
+class _Process:
+    """Tells this process from the child that it forks, which has the open file of each lock in
+    common with it, and must leave the lock alone; quicker than to ask for the pid each time.
+    """
+
+    def __init__(self) -> None:
+        self._forked()
+        os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        self.id = object()
+        self.pages = PageMap()  # a table that the parent has opened is that of the parent's pages
+
+
+_this = _Process()
 
 
 def is_taken(descriptor: int, generation: int) -> bool:
@@ -468,7 +520,7 @@ class MemoryReceiver:
         except BaseException:
             self._release(mapping)
             raise
-        return self._view(mapping, length)
+        return self._view(mapping, mapping.view(length))
 
     def _mapping(self, pid: int, descriptor: int, inode: int) -> _Mapping:
         found = self._mappings.get((pid, descriptor))
@@ -487,11 +539,10 @@ class MemoryReceiver:
             if not mapping.views and mapping not in self._mappings.values():
                 mapping.close()
 
-    def _view(self, mapping: _Mapping, length: int) -> memoryview:
+    def _view(self, mapping: _Mapping, whole: memoryview) -> memoryview:
         # What lives as long as any slice of the buffer, and says when it is collected: an array of
         # numpy's does both. Without numpy only bytes are read, and they are copied out at once.
         numpy = sys.modules.get("numpy")
-        whole = memoryview(mapping.map)[HEADER : HEADER + length]
         holder = whole if numpy is None else numpy.frombuffer(whole, "u1")
 
         def collected(_: object, key: int = id(holder)) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -28,6 +29,12 @@ class Painter:
     @api
     async def known(self, image: Image.Image) -> list[object]:
         return [image.mode, image.size, list(image.convert("RGB").getpixel((0, 0)) or ())]
+
+    @api
+    async def overwritten(self, image: Image.Image) -> list[object]:
+        seen = image.getpixel((0, 0))
+        image.frombytes(bytes(image.width * image.height * 3))  # Pillow asks nobody here
+        return [seen, image.getpixel((0, 0)), os.getpid()]
 
     @api(batch=Batch(max_size=4, max_wait=0))
     def negatives(self, images: list[Image.Image]) -> list[Image.Image]:
@@ -66,6 +73,11 @@ class Pictures:
     async def changed(self, image: Image.Image) -> Image.Image:
         image.putpixel((0, 0), (1, 2, 3))  # what came may be changed
         return image
+
+    @api
+    async def overwritten(self, count: int) -> list[list[object]]:
+        pictures = [Image.new("RGB", (300, 200), (value, 0, 0)) for value in range(1, count + 1)]
+        return [await self.painter.overwritten(picture) for picture in pictures]
 
     @api
     async def by_http(self, image: Image.Image) -> list[object]:

@@ -81,6 +81,12 @@ def test_pictures_in_lists_and_classes(client: httpx.Client) -> None:
     assert client.post("/by_http", content=first, headers=PNG).json() == BY_HTTP
 
 
+def test_a_picture_that_is_overwritten_ends_no_worker(client: httpx.Client) -> None:
+    found = client.post("/overwritten", json={"count": 4}).json()
+    assert [[seen[0], after] for seen, after, _ in found] == [[n, [0, 0, 0]] for n in (1, 2, 3, 4)]
+    assert len({pid for *_, pid in found}) == 1
+
+
 def test_what_is_no_picture(client: httpx.Client) -> None:
     for answer in (
         client.post("/turn", content=b"x", headers=PNG),
