@@ -297,6 +297,16 @@ DEPENDS = {
     ),
     "attempts of a truth": ("Good, attempts=True", r"attempts is a whole number from 1"),
     "half an attempt": ("Good, attempts=1.5", r"attempts is a whole number from 1"),
+    "a key of a node": ("Good, api_key_file='k'", r"without url=: only a service that runs"),
+    "a key that is no path": ("Good, url='http://a', api_key_file=5", r"not a value of type int"),
+    "an empty path of a key": (
+        "Good, url='http://a', api_key_file=''",
+        r"write the path of a file",
+    ),
+    "a key and a login": (
+        "Good, url='http://u:p@a', api_key_file='k', client=httpx.Client",
+        r"the address has a user and a password, .* leave one of them out",
+    ),
     "attempts elsewhere": ("Good, attempts=2, url='http://a'", r"never runs again; drop attempts"),
     "nothing": (
         "",
@@ -338,7 +348,8 @@ DEPENDS = {
     ),
     "unlike any": (
         "Good, zzz=1",
-        r"unknown option 'zzz'; known are: attempts, client, init, name, optional, timeout, url",
+        r"unknown option 'zzz'; known are: api_key_file, attempts, client, init, name, optional, timeout,"
+        " url",
     ),
     **{
         f"{option} of the service": (
@@ -454,6 +465,11 @@ BATCHES = {
 }
 
 EACH = {
+    "a key of a node": ("Good, {'a': {}}, api_key_file='k'", r"without url=: only a service that"),
+    "a key of nobody": (
+        "Good, url={'a': 'http://a'}, api_key_file={'b': 'k'}",
+        r"no url with the key 'b'",
+    ),
     "bad attempts": ("Good, {'a': {}}, attempts=0", r"attempts is a whole number from 1"),
     "no mapping": ("Good", r"takes one service and one mapping, .*depends\.each\(Service, \{"),
     "a second mapping": ("Good, {}, {}", r"takes one service and one mapping"),

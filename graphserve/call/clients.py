@@ -204,6 +204,8 @@ class Clients(Generic[RequestT]):
             and the node answers for itself.
         files: the folder for files that services answer with, those of each call by themselves;
             default: the temporary one, where they stay until `close`.
+        keys: the API keys that services elsewhere want, by `EdgePlan.place`; default: they are read
+            from their files.
     """
 
     def __init__(
@@ -216,6 +218,7 @@ class Clients(Generic[RequestT]):
         sharing_with: Callable[[NodePlan], Sharing | None] = lambda node: None,
         has_started: Callable[[str], bool] = lambda node: True,
         files: str = "",
+        keys: Mapping[str, str] | None = None,
     ) -> None:
         self.node = node
         self.plan = plan
@@ -226,6 +229,7 @@ class Clients(Generic[RequestT]):
         self._class_of = class_of or (lambda named: _load(named.target or "", plan.main))
         self._http = http
         self._files = files
+        self._keys = keys
         self._closing: list[Callable[[], Awaitable[None] | None]] = []
 
     def inject(self, instance: object) -> None:
@@ -288,6 +292,19 @@ class Clients(Generic[RequestT]):
     def _files_of(self, api: ApiPlan) -> FetchedFiles | None:
         return None if api.files is None else self._fetched
 
+    def _name(self, edge: EdgePlan) -> str:
+        return f"{self.node.name}.{edge.place}"
+
+    def _key(self, edge: EdgePlan) -> str | None:
+        """Return the API key that a service elsewhere wants."""
+        if edge.api_key_file is None:
+            return None
+        if self._keys is not None:
+            return self._keys[edge.place]
+        from graphserve.wire.api_keys import read_key
+
+        return read_key(edge.api_key_file, self._name(edge), edge.node)
+
     @cached_property
     def _fetched(self) -> FetchedFiles:
         import tempfile
@@ -301,7 +318,9 @@ class Clients(Generic[RequestT]):
     def _at_url(self, edge: EdgePlan, url: str) -> TypedClient:
         from graphserve.call.lanes.url import UrlLane  # brings httpx, which brings click and rich
 
-        lane = UrlLane(edge.node, url, files=self._fetched)
+        lane = UrlLane(
+            edge.node, url, files=self._fetched, api_key=self._key(edge), edge=self._name(edge)
+        )
         lane.prepare()
         self._closing.append(lane.close)
         cls = self._class_of(edge) if edge.target else None
@@ -335,7 +354,7 @@ class Clients(Generic[RequestT]):
             from graphserve.call.lanes.url import AsyncUrlClient, UrlClient
 
             kind = AsyncUrlClient if edge.client == "httpx.AsyncClient" else UrlClient
-            client = kind(edge.node, edge.url, edge.timeout)
+            client = kind(edge.node, edge.url, edge.timeout, self._key(edge))
         else:
             client = self._http(self.plan.node(edge.node), edge, self.node.name)
         self._closing.append(

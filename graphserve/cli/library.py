@@ -8,6 +8,7 @@ logged of a call: the program that made it may know what the port keeps from the
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import signal
@@ -100,7 +101,7 @@ def main() -> None:
     try:
         for trouble in refuse(config):
             display.log(LogRecord(time.time(), "warning", trouble.message))
-        code = run(config, reporting)
+        code = run(config, reporting, reread=lambda: _reread(config))
     except GraphServeError as exc:
         code = exc.exit_code
         failed = {"node": exc.node, "log": exc.log} if isinstance(exc, StartupError) else {}
@@ -119,6 +120,18 @@ def main() -> None:
         display.close()
     sys.stdout.flush()
     os._exit(code)
+
+
+def _reread(config: Config) -> Config:
+    """Return the configuration as it is now: the program has decided it, but for what files hold
+    that it names.
+
+    Raises:
+        ConfigurationError: the file of the API keys cannot be read.
+    """
+    if config.api_keys is None:
+        return config
+    return dataclasses.replace(config, api_keys=config.api_keys.reread())
 
 
 def _stop_at_the_end() -> None:

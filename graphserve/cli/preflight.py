@@ -26,7 +26,7 @@ from graphserve.graph.plan import ListenPlan, Plan, Trouble
 from graphserve.system import listening, machine as here, os_errors
 from graphserve.system.rundir.claim import claim_problem
 from graphserve.system.rundir.paths import MAX_SOCKET_PATH, PREFIX, UNFINISHED, parent, path_problem
-from graphserve.wire.api_keys import SHORT, ApiKeys
+from graphserve.wire.api_keys import SHORT, ApiKeys, read_key
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -96,17 +96,36 @@ def api_keys(keys: ApiKeys | None) -> Iterator[Trouble]:
     """Check that API keys are secret, and cannot be guessed."""
     if keys is None:
         return
-    mode = os.stat(keys.path).st_mode if os.path.exists(keys.path) else 0
-    if mode & (stat.S_IRGRP | stat.S_IROTH | stat.S_IWGRP | stat.S_IWOTH):
-        yield Trouble(
-            f"others than its owner can read or change {keys.path}, which holds API keys: chmod"
-            f" 600 {keys.path}",
-            warning=True,
-        )
+    yield from secrecy(keys.path, "API keys")
     if keys.short:
         yield Trouble(
             f"{keys.path}: the API key of {', '.join(keys.short)} is shorter than {SHORT}"
             " characters, and can be guessed: take one of `openssl rand -hex 24`",
+            warning=True,
+        )
+
+
+def keys_elsewhere(plan: Plan) -> Iterator[Trouble]:
+    """Check that the API keys that services elsewhere want are there, and are secret."""
+    for node in plan.nodes:
+        for edge in node.edges:
+            if edge.api_key_file is None:
+                continue
+            try:
+                read_key(edge.api_key_file, f"{node.name}.{edge.place}", edge.node)
+            except ConfigurationError as exc:
+                yield Trouble(str(exc))
+            else:
+                yield from secrecy(edge.api_key_file, "an API key")
+
+
+def secrecy(path: str, what: str) -> Iterator[Trouble]:
+    """Check that nobody but its owner can read or change a file."""
+    mode = os.stat(path).st_mode if os.path.exists(path) else 0
+    if mode & (stat.S_IRGRP | stat.S_IROTH | stat.S_IWGRP | stat.S_IWOTH):
+        yield Trouble(
+            f"others than its owner can read or change {path}, which holds {what}: chmod 600"
+            f" {path}",
             warning=True,
         )
 
@@ -123,6 +142,7 @@ def command_line(given: Mapping[str, object]) -> Iterator[Trouble]:
 
 def graph(plan: Plan) -> Iterator[Trouble]:
     """Check everything about this machine that the graph decides."""
+    yield from keys_elsewhere(plan)
     yield from gpus(plan, here.gpus())
     yield from queues(plan)
 

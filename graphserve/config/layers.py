@@ -85,8 +85,9 @@ def load(
         )
     key_file = _first("api_key_file", *layers)
     read_from = (config_file, env_file, key_file)
+    keys = None if key_file is None else ApiKeys.of(key_file)
     files = tuple(str(path) for path in read_from if path is not None)
-    return _build(values, sources, new, files, base, _api_keys(key_file))
+    return _build(values, sources, new, files, base, keys)
 
 
 def run_dir(environ: Mapping[str, str], cwd: str | os.PathLike[str]) -> str | None:
@@ -288,16 +289,6 @@ def _password(path: str) -> str:
     except (OSError, UnicodeDecodeError) as exc:
         words = f"--ssl-keyfile-password-file {path}: cannot be read: {_reason(exc)}"
         raise ConfigurationError(words) from None
-
-
-def _api_keys(path: str | None) -> ApiKeys | None:
-    """Return the API keys in a file, if there is to be one."""
-    if path is None:
-        return None
-    try:
-        return ApiKeys.read(path, Path(path).read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigurationError(f"--api-key-file {path}: cannot be read: {_reason(exc)}") from None
 
 
 def _overlay(below: object, above: object) -> object:

@@ -4,20 +4,22 @@ it can see, and imports nothing.
 
 from __future__ import annotations
 
+import os
 import re
 import weakref
 from collections.abc import Mapping
 from typing import Any, Literal, NoReturn, TypeVar, overload
 
-from graphserve.declare.addresses import url_fault, without_credentials
+from graphserve.declare.addresses import credentials, url_fault, without_credentials
 from graphserve.declare.declaration import API, SourceLine, caller, declaration, refuse
 from graphserve.declare.options import NAME, ServiceOptions, is_int, is_number
 from graphserve.errors import ConfigurationError, UnknownOptionError
 
 T = TypeVar("T")
+KeyFile = str | os.PathLike[str]
 Client = Literal["typed", "httpx.AsyncClient", "httpx.Client"]
-_ARGUMENTS = ("name", "init", "timeout", "client", "url", "attempts", "optional")
-_ARGUMENTS_OF_EACH = ("name", "timeout", "client", "url", "attempts", "optional")
+_ARGUMENTS = ("name", "init", "timeout", "client", "url", "attempts", "optional", "api_key_file")
+_ARGUMENTS_OF_EACH = ("name", "timeout", "client", "url", "attempts", "optional", "api_key_file")
 _KEY = re.compile(r"[A-Za-z0-9_-]+\Z")  # the end of a node's name
 
 
@@ -35,6 +37,7 @@ class Dependency:
         client: what is injected.
         urls: the addresses of services that run elsewhere, by the same keys; none of services of
             this graph.
+        key_files: where the API keys for these addresses are, by the same keys.
         attempts: how often a call may run at most; None: no limit of the dependency.
         optional: whether the calling service starts and is ready without it.
         place: where it was written.
@@ -49,6 +52,7 @@ class Dependency:
         timeout: float | None,
         client: Client,
         urls: Mapping[str | None, str],
+        key_files: Mapping[str | None, str],
         attempts: int | None,
         optional: bool,
         place: SourceLine,
@@ -59,6 +63,7 @@ class Dependency:
         self.timeout = timeout
         self.client: Client = client
         self.urls = dict(urls)
+        self.key_files = dict(key_files)
         self.attempts = attempts
         self.optional = optional
         self.place = place
@@ -160,6 +165,7 @@ class Depends:
         attempts: int | None = ...,
         optional: bool = ...,
         url: str | None = ...,
+        api_key_file: KeyFile | None = ...,
     ) -> type[T]: ...
     @overload
     def __call__(
@@ -172,6 +178,7 @@ class Depends:
         attempts: int | None = ...,
         optional: bool = ...,
         url: str | None = ...,
+        api_key_file: KeyFile | None = ...,
     ) -> Any: ...
     @overload
     def __call__(
@@ -185,6 +192,7 @@ class Depends:
         attempts: int | None = ...,
         optional: bool = ...,
         url: str | None = ...,
+        api_key_file: KeyFile | None = ...,
     ) -> T: ...
     def __call__(self, target: object = None, *rest: object, **options: object) -> object:
         """Declare which other service this one calls: `recognizer = depends(Recognizer)`.
@@ -208,6 +216,8 @@ class Depends:
                 dies; 1: never a second time. Default: the retry budget bounds it.
             optional: True: this service starts and is ready without that one; calls raise
                 `Unavailable` until it is there.
+            api_key_file: a file with the API key that the service at `url` wants, and nothing else;
+                it is read at the start and with each reload. None: it wants none.
 
         Raises:
             DeclarationError: the target is not a service, an argument is unknown or has a value
@@ -230,18 +240,20 @@ class Depends:
                 place,
             )
         _check_options(options, _ARGUMENTS, "depends(...)", place)
-        name, init, timeout, client, url, attempts, optional = (
+        name, init, timeout, client, url, attempts, optional, key_file = (
             options.get(option) for option in _ARGUMENTS
         )
         kind = _client_kind(client, place)
         address = _checked_url(url, init, place)
+        urls: dict[str | None, str] = {} if address is None else {None: address}
         return Dependency(
             _checked_target(target, url, kind, place),
             {None: _checked_init(init, place)},
             name=_checked_name(name, place),
             timeout=_checked_timeout(timeout, place),
             client=kind,
-            urls={} if address is None else {None: address},
+            urls=urls,
+            key_files=_checked_key_files({None: key_file}, urls, kind, place),
             attempts=_checked_attempts(attempts, url, place),
             optional=_checked_optional(optional, url, place),
             place=place,
@@ -291,6 +303,7 @@ class Depends:
         /,
         *,
         url: Mapping[str, str],
+        api_key_file: KeyFile | Mapping[str, KeyFile] | None = ...,
         name: str | None = ...,
         timeout: float | None = ...,
     ) -> Mapping[str, type[T]]: ...
@@ -301,6 +314,7 @@ class Depends:
         /,
         *,
         url: Mapping[str, str],
+        api_key_file: KeyFile | Mapping[str, KeyFile] | None = ...,
         name: str | None = ...,
         timeout: float | None = ...,
     ) -> Mapping[str, Any]: ...
@@ -312,6 +326,7 @@ class Depends:
         *,
         client: type[T],
         url: Mapping[str, str],
+        api_key_file: KeyFile | Mapping[str, KeyFile] | None = ...,
         name: str | None = ...,
         timeout: float | None = ...,
     ) -> Mapping[str, T]: ...
@@ -337,6 +352,7 @@ class Depends:
                 client: `httpx.AsyncClient` or `httpx.Client`: real clients in place of typed calls.
                 url: in place of the mapping above: by key, the http(s) address of a service that
                     runs elsewhere.
+                api_key_file: a file with the API key that all of these want, or by key one each.
 
         Raises:
             DeclarationError: the target is not a service, a key or a value cannot be one, or an
@@ -358,7 +374,7 @@ class Depends:
                 place,
             )
         _check_options(options, _ARGUMENTS_OF_EACH, "depends.each(...)", place)
-        name, timeout, client, url, attempts, optional = (
+        name, timeout, client, url, attempts, optional, key_file = (
             options.get(option) for option in _ARGUMENTS_OF_EACH
         )
         if len(rest) + ("url" in options) != 1:
@@ -373,6 +389,9 @@ class Depends:
             refuse("depends.each() needs a service class, or its import string", place)
         urls = _checked_urls(url, place) if "url" in options else {}
         inits = _checked_inits(rest[0], place) if rest else {key: {} for key in urls}
+        key_files = key_file if isinstance(key_file, Mapping) else dict.fromkeys(urls, key_file)
+        if key_file is not None and not urls:
+            key_files = {None: key_file}
         return Dependency(
             _checked_target(target, url, kind, place),
             inits,
@@ -380,6 +399,7 @@ class Depends:
             timeout=_checked_timeout(timeout, place),
             client=kind,
             urls=urls,
+            key_files=_checked_key_files(key_files, urls, kind, place),
             attempts=_checked_attempts(attempts, url, place),
             optional=_checked_optional(optional, url, place),
             place=place,
@@ -619,6 +639,40 @@ def _checked_url(url: object, init: object, place: SourceLine) -> str | None:
             place,
         )
     return url
+
+
+def _checked_key_files(
+    files: Mapping[str | None, object],
+    urls: Mapping[str | None, str],
+    client: Client,
+    place: SourceLine,
+) -> dict[str | None, str]:
+    checked: dict[str | None, str] = {}
+    for key, file in files.items():
+        if file is None:
+            continue
+        if not isinstance(file, (str, os.PathLike)) or not os.fspath(file):
+            refuse(
+                "depends(api_key_file=…): write the path of a file that holds the API key, not a"
+                f" value of type {type(file).__name__}",
+                place,
+            )
+        if not urls:
+            refuse(
+                "depends(api_key_file=…) without url=: only a service that runs elsewhere asks for"
+                " an API key; drop api_key_file",
+                place,
+            )
+        if key not in urls:
+            refuse(f"depends.each(api_key_file=…): there is no url with the key {key!r}", place)
+        if client != "typed" and credentials(urls[key])[1] is not None:
+            refuse(
+                "depends(client=…, api_key_file=…): the address has a user and a password, which"
+                " are sent as the header Authorization, as the key is; leave one of them out",
+                place,
+            )
+        checked[key] = os.path.abspath(os.fsdecode(file))
+    return checked
 
 
 def _client_kind(client: object, place: SourceLine) -> Client:

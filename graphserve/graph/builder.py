@@ -267,6 +267,7 @@ class _Builder:
         return EdgePlan(
             dependency.attribute, name, dependency.client, dependency.timeout, url,
             typed=typed, target=target, apis=signatures, key=key,
+            api_key_file=dependency.key_files.get(key),
         )  # fmt: skip
 
     def _add(self, node: _Found) -> _Found:

@@ -138,6 +138,7 @@ class EdgePlan:
         attempts: how often one call through this edge may run at most, if its API is idempotent.
         optional: whether the calling node starts and is ready without this one; calls fail until it
             is there.
+        api_key_file: where the API key is that the service at `url` wants, if it wants one.
     """
 
     attribute: str
@@ -151,6 +152,7 @@ class EdgePlan:
     key: str | None = None
     attempts: int | None = None
     optional: bool = False
+    api_key_file: str | None = None
 
     @property
     def place(self) -> str:

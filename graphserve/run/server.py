@@ -106,7 +106,7 @@ class Server(Generic[T]):
         self._api_key: str | None = None
         if self._config.api_keys is not None:
             self._api_key = os.urandom(24).hex()
-            keys = self._config.api_keys.with_key(OWN_PRINCIPAL, self._api_key)
+            keys = self._config.api_keys.with_own(OWN_PRINCIPAL, self._api_key)
             self._config = dataclasses.replace(self._config, api_keys=keys)
         self._start()
 

@@ -17,6 +17,7 @@ from graphserve.supervise.process.environment import Environment
 from graphserve.system.messages import Init
 from graphserve.system.rundir.cleanup import remove_revision
 from graphserve.system.rundir.paths import file_identity, plan_file
+from graphserve.wire.api_keys import read_key
 
 # the number of the revision that holds only what is known before modules are imported
 PROVISIONAL = 0
@@ -33,6 +34,9 @@ class Revision:
         secrets: what workers of the entry need, and no file may hold.
         configured: by node name, the workers that the configuration asks for (`plan` has those of
             `graphserve scale`).
+
+    Raises:
+        ConfigurationError: an API key for a service elsewhere cannot be read.
     """
 
     def __init__(
@@ -49,6 +53,8 @@ class Revision:
         self.environment = environment
         self.secrets = secrets
         self.configured = configured
+        # of edges to services elsewhere, by node and `EdgePlan.place`
+        self._edge_keys = {node.name: _keys_of(node) for node in plan.nodes}
         self._run = run
         self._file = plan_file(run, number)
         self._file.parent.mkdir(mode=0o700)
@@ -92,12 +98,14 @@ class Revision:
         secrets in it.
         """
         urls = self.plan.node(node.name).secret_urls()
-        return self.init(listeners, urls, at_port=node.name == self.plan.entry)
+        at_port = node.name == self.plan.entry
+        return self.init(listeners, urls, self._edge_keys[node.name], at_port=at_port)
 
     def init(
         self,
         listeners: tuple[str, ...],
         urls: dict[str, str],
+        edge_keys: dict[str, str] | None = None,
         *,
         at_port: bool,
         resolving: bool = False,
@@ -113,11 +121,20 @@ class Revision:
             resolving,
             {} if keys is None else keys.names,
             None if keys is None else keys.salt,
+            edge_keys or {},
         )
 
     def remove(self) -> None:
         """Remove its file: no worker reads it any more."""
         remove_revision(self._run, self.number)
+
+
+def _keys_of(node: NodePlan) -> dict[str, str]:
+    return {
+        edge.place: read_key(edge.api_key_file, f"{node.name}.{edge.place}", edge.node)
+        for edge in node.edges
+        if edge.api_key_file is not None
+    }
 
 
 def provisional_plan(settings: Settings) -> Plan:

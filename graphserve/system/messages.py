@@ -219,6 +219,8 @@ class Init(FromSupervisor, type="init"):
     # Whose API key each digest is, where clients need one; likewise only for the entry.
     api_keys: dict[str, str] = {}
     api_keys_salt: str | None = None  # None: nobody needs a key
+    # the API keys that services elsewhere want, by `EdgePlan.place`
+    edge_keys: dict[str, str] = {}
 
 
 class ServePublic(FromSupervisor, type="serve"):

@@ -8,10 +8,12 @@ compared nor how long that takes says anything of a key.
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
+import stat
 from collections.abc import Callable, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 
 from graphserve.errors import ConfigurationError
 from graphserve.system.frozen import dataclass
@@ -46,25 +48,42 @@ class ApiKeys:
         salt: the secret of this run, in hexadecimal.
         names: whose each key is, by the digest of the key, in hexadecimal.
         short: those who have a key that can be guessed.
+        own: the digest of the key that the program has which started the graph; empty: none has.
     """
 
     path: str
     salt: str = field(repr=False)
     names: dict[str, str] = field(repr=False)
     short: tuple[str, ...] = ()
+    own: str = field(default="", repr=False)
 
     @classmethod
-    def read(cls, path: str, text: str) -> ApiKeys:
+    def of(cls, path: str, salt: str = "") -> ApiKeys:
+        """Read the keys of a file; as of `read`.
+
+        Raises:
+            ConfigurationError: it cannot be read, or a line is none.
+        """
+        try:
+            with open(path, encoding="utf-8-sig") as file:
+                return cls.read(path, file.read(), salt)
+        except (OSError, UnicodeDecodeError) as exc:
+            why = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
+            raise ConfigurationError(f"--api-key-file {path}: cannot be read: {why}") from None
+
+    @classmethod
+    def read(cls, path: str, text: str, salt: str = "") -> ApiKeys:
         """Read `name:key` lines; a name may have several keys, so that one can be changed.
 
         Args:
             path: of the file, for messages.
             text: what it holds.
+            salt: the secret of this run, if there is one.
 
         Raises:
             ConfigurationError: a line is none; the message says which one, not what it holds.
         """
-        keys = cls(path, os.urandom(32).hex(), {})
+        keys = cls(path, salt or os.urandom(32).hex(), {})
         lines: dict[str, int] = {}
         short: list[str] = []
         for number, line in enumerate(text.split("\n"), 1):
@@ -102,10 +121,48 @@ class ApiKeys:
 
         return digest(bytes.fromhex(self.salt), key, "sha256").hex()
 
-    def with_key(self, name: str, key: str) -> ApiKeys:
-        """Return these and another one."""
-        names = {**self.names, self.digest(key.encode()): name}
-        return ApiKeys(self.path, self.salt, names, self.short)
+    def with_own(self, name: str, key: str) -> ApiKeys:
+        """Return these and the one of the program that starts the graph."""
+        own = self.digest(key.encode())
+        return replace(self, names={**self.names, own: name}, own=own)
+
+    def reread(self) -> ApiKeys:
+        """Return what the file holds now, and the key of the program that started the graph.
+
+        Raises:
+            ConfigurationError: it cannot be read, or a line is none.
+        """
+        now = ApiKeys.of(self.path, self.salt)
+        if self.own:
+            now = replace(now, names={**now.names, self.own: self.names[self.own]}, own=self.own)
+        return now
+
+
+def read_key(path: str, caller: str, node: str) -> str:
+    """Return the API key that a service sends to one elsewhere: all that its file holds.
+
+    Args:
+        path: of the file.
+        caller: the edge, such as `Gateway.model`, for messages.
+        node: what is called.
+
+    Raises:
+        ConfigurationError: it cannot be read, or holds something else; the message does not say
+            what it holds.
+    """
+    where = f"{caller}: the API key for {node}, {path}"
+    mend = f"write the key into it, and nothing else, or drop api_key_file= of {caller}"
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigurationError(f"{where}, is no file: {mend}")
+            key = file.read(4 * LONGEST).removeprefix(codecs.BOM_UTF8).strip()
+    except OSError as exc:
+        raise ConfigurationError(f"{where}, cannot be read: {exc.strerror}: {mend}") from None
+    if not _KEY.match(text := key.decode("latin-1")):
+        what = f"one key of up to {LONGEST} visible characters" if key else "a key"
+        raise ConfigurationError(f"{where}, does not hold {what}: {mend}")
+    return text
 
 
 class ApiKeyCheck:

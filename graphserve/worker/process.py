@@ -388,6 +388,7 @@ class Worker(SupervisedProcess["WorkerServer"]):
             self._roster,
             tls,
             self._keys(init),
+            init.edge_keys,
         )
 
     def _obeys(self, message: messages.ControlMessage, descriptors: list[int]) -> bool:

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from graphserve.worker.middleware import PortApp
     from graphserve.worker.mounts.mounts import Mounts
 
+NO_KEYS: Mapping[str, str] = {}
 SERVER_KEEP_ALIVE = 2.5  # times the caller's keep-alive: the caller always closes first
 BACKLOG = 1024  # connections that may wait at the worker's own socket
 # seconds that a socket without a name stays open: who connected before is accepted by then
@@ -243,6 +244,7 @@ class WorkerServer:
         owners: Container[int] | None,
         tls: ssl.SSLContext | None,
         keys: ApiKeyCheck | None = None,
+        edge_keys: Mapping[str, str] = NO_KEYS,
     ) -> WorkerServer:
         """Make the instance, then listen on the worker's own socket and on the node's shared ones.
 
@@ -258,6 +260,7 @@ class WorkerServer:
             owners: the workers of the graph; None if nobody can say: then no memory is shared.
             tls: of the public socket, if it is a TLS port.
             keys: find out who clients are, if they need an API key.
+            edge_keys: the API keys that services elsewhere want, by `EdgePlan.place`.
 
         Raises:
             StartupError: the instance cannot be made or entered, or what is mounted does not start.
@@ -281,6 +284,7 @@ class WorkerServer:
             sharing_with=lanes.sharing,
             has_started=membership.has_started,
             files=received_files(worker_socket(run, node.id, os.getpid())),
+            keys=edge_keys,
         )
         instance = ServiceInstance(
             node, service, threads, clients.inject, lambda: report(WarmingUp())

@@ -135,6 +135,11 @@ def test_whose_key_a_request_has(headers: list[tuple[str, str]], found: Any) -> 
 # --- a real port ---
 
 
+def reload(run: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "graphserve", "reload", "--run-dir", str(run)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
 @dataclass
 class Doors:
     """A graph that wants API keys."""
@@ -153,8 +158,7 @@ class Doors:
             return answers(read_to_end(sock))
 
     def reload(self) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "graphserve", "reload", "--run-dir", str(self.run)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+        return reload(self.run)
 
     def kill_entry(self) -> None:
         for worker in self.graph.workers(ENTRY):
@@ -368,12 +372,22 @@ def test_a_reload_reads_them_again_and_a_broken_file_changes_nothing(doors: Door
 
 
 def test_the_program_that_started_the_graph_needs_none(tmp_path: Path) -> None:
-    keys = tmp_path / "keys"
+    keys, run = tmp_path / "keys", tmp_path / "run"
     keys.write_text(LINES)
-    with graphserve.serve(
-        in_hand.Deep, port=0, log_level="error", api_key_file=str(keys)
-    ) as server:
+    options = {"log_level": "error", "api_key_file": str(keys), "run_dir": str(run)}
+    with graphserve.serve(in_hand.Deep, port=0, **options) as server:
         assert server.call.tell().result()["principal"] == "graphserve"
         assert httpx.post(server.url + "/tell", json={}, trust_env=False).status_code == 401
         said = httpx.post(server.url + "/tell", json={}, headers=HOLDER, trust_env=False).json()
         assert said["principal"] == "alice"
+        keys.write_text(f"carol:{NEW}\n")
+        reload(run)
+        new = {"x-api-key": NEW}
+        said = httpx.post(server.url + "/tell", json={}, headers=new, trust_env=False).json()
+        assert said["principal"] == "carol"
+        refused = httpx.post(server.url + "/tell", json={}, headers=HOLDER, trust_env=False)
+        assert refused.status_code == 401
+        assert server.call.tell().result()["principal"] == "graphserve"
+        keys.write_text("carol")
+        assert "keys:1: this line is no API key" in reload(run).stderr
+        assert server.call.tell().result()["principal"] == "graphserve"

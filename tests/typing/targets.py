@@ -1,5 +1,7 @@
 """What `depends(...)` gives for each kind of target and client, and what it refuses."""
 
+from pathlib import Path
+
 import httpx
 
 from graphserve import depends
@@ -16,6 +18,8 @@ class Gateway:
     lazy_models = depends.each("models.detector:Detector", {"a": {}}, name="detector")
     clients = depends.each(Model, {"a": {}}, client=httpx.AsyncClient, attempts=1)
     elsewhere = depends.each(Model, url={"en": "http://a", "ja": "http://b"}, timeout=1.0)
+    keyed = depends(Model, url="http://a", api_key_file=Path("key"))
+    all_keyed = depends.each(Model, url={"en": "http://a"}, api_key_file={"en": "key"})
     far_clients = depends.each(url={"a": "http://a"}, client=httpx.AsyncClient)
 
 
@@ -51,6 +55,7 @@ def several_are_a_mapping() -> None:
     depends.each(Model, ["en"])  # E: call-overload | reportCallIssue, reportArgumentType
     depends.each(Model)  # E: call-overload | reportCallIssue
     depends.each(Model, {"a": {}}, url={"a": "http://a"})  # E: call-overload | reportCallIssue
+    depends(Model, url="http://a", api_key_file=5)  # E: call-overload | reportArgumentType, reportCallIssue
     depends.each(Model, url="http://a")  # E: call-overload | reportCallIssue, reportArgumentType
 
 

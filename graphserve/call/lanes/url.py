@@ -14,7 +14,7 @@ import contextlib
 import os
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from typing import Any
 
 import httpx
@@ -26,7 +26,7 @@ from graphserve.call.remote import error_of
 from graphserve.call.request import accepted, with_forwarded
 from graphserve.declare.addresses import credentials
 from graphserve.declare.routes import BODILESS
-from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavailable
+from graphserve.errors import CallError, DeadlineExceeded, Problem, RemoteError, Unavailable
 from graphserve.graph.plan import ApiPlan, TlsPlan
 from graphserve.logs import records
 from graphserve.wire.formats import ERROR, Format, FrameReader, media_type, pack
@@ -39,6 +39,8 @@ from graphserve.wire.headers import (
     CONTENT_TYPE,
     TIMEOUT,
     TRANSFER_ENCODING,
+    WWW_AUTHENTICATE,
+    Headers,
 )
 from graphserve.wire.problem import CARRIED, body_of_frame, with_body
 from graphserve.wire.url_arguments import filled, method_of, split
@@ -60,6 +62,7 @@ _UNREACHED = (
 
 PIECE = 256 * 1024  # bytes of a file that are written at a time
 _FILE = "graphserve.file"  # the extension of a request that is answered with a file: the API
+_AUTHORIZATION = AUTHORIZATION.decode()
 _CODING = CONTENT_ENCODING.decode()
 _DISPOSITION = CONTENT_DISPOSITION.decode()
 _TYPE = CONTENT_TYPE.decode()
@@ -86,6 +89,7 @@ class UrlLane:
         lost: what it means that a connection ended without an answer.
         api_key: of the service, if it wants one.
         files: where files that it answers with are put.
+        edge: what it is the lane of, such as `Gateway.model`, for messages.
     """
 
     retry_budget = None  # httpx has the connections
@@ -93,7 +97,7 @@ class UrlLane:
     def __init__(
         self, node: str, url: str, connect: Callable[[], httpx.AsyncClient] | None = None,
         explain: Callable[[bytes], Awaitable[bytes]] | None = None, lost: str | None = None,
-        api_key: str | None = None, *, files: FetchedFiles,
+        api_key: str | None = None, *, files: FetchedFiles, edge: str = "",
     ) -> None:  # fmt: skip
         self.node = node
         self._files = files
@@ -104,6 +108,7 @@ class UrlLane:
         self._login = [] if login is None else [(AUTHORIZATION, basic(*login).encode())]
         if api_key is not None:
             self._login.append((API_KEY, api_key.encode()))
+        self._unknown = _unknown(node, edge, has_key=api_key is not None)
         self._client: httpx.AsyncClient | None = None
         self._closed = False
         self._reached = True  # by the last call, as far as is known
@@ -221,7 +226,10 @@ class UrlLane:
                 exchange.fail(self._failure(exc, exchange.request.stream))
         else:
             headers = [(name.lower(), value) for name, value in response.headers.raw]
-            exchange.answered(response.status_code, headers, body)
+            if response.status_code == 401 and self._asks_for_key(headers, body):
+                exchange.fail(RemoteError(self._unknown, node=self.node))
+            else:
+                exchange.answered(response.status_code, headers, body)
 
     async def _items(self, response: httpx.Response, exchange: Exchange[httpx.Request]) -> None:
         exchange.head(response.headers.raw)
@@ -270,6 +278,13 @@ class UrlLane:
             request.stream = _Body(exchange)
         return request
 
+    def _asks_for_key(self, headers: Headers, body: bytes) -> bool:
+        """Return whether a 401 is of the port, and not of user code by a `Problem` of its own."""
+        said = dict(headers).get(WWW_AUTHENTICATE, b"").lower()
+        return said.startswith(b"bearer") and not isinstance(
+            error_of(401, headers, body, self.node), Problem
+        )
+
     def _failure(self, exc: Exception, body: object) -> CallError:
         """Return the error for one of httpx's; its text may go to anyone, and so does not say where
         the service is.
@@ -297,6 +312,22 @@ class UrlLane:
         if isinstance(exc, _CUT):
             return RemoteError(f"{self._lost}{_reason(exc)}", node=self.node)
         return RemoteError(f"the call to {self.node} failed{_reason(exc)}", node=self.node)
+
+
+def _unknown(node: str, edge: str, *, has_key: bool) -> str:
+    """Return what a 401 of a service means, which asks for an API key."""
+    if not edge:
+        return f"{node} asks for an API key (401)"
+    if has_key:
+        return (
+            f"{node} does not know the API key of {edge} (401): the file that api_key_file= of"
+            " its depends(…) names holds the key alone, without a name; `graphserve reload` reads"
+            " it again"
+        )
+    return (
+        f"{node} asks for an API key (401): write it into a file, and give {edge}"
+        " depends(…, api_key_file=PATH)"
+    )
 
 
 def _file_in(response: httpx.Response, request: httpx.Request) -> str | None:
@@ -423,12 +454,45 @@ class UrlEdge:
         return carrying(error, httpx.ReadTimeout(str(error)))
 
 
+class OriginAuth(httpx.Auth):
+    """Says who calls, to the service at a URL and to nobody else: user code may send requests to
+    other places by the same client.
+
+    Args:
+        url: of the service.
+        said: the value of `Authorization`.
+    """
+
+    def __init__(self, url: str, said: str) -> None:
+        self._origin = _origin(httpx.URL(url))
+        self._said = said
+
+    @classmethod
+    def of(cls, url: str, login: tuple[str, str] | None, api_key: str | None) -> OriginAuth | None:
+        """Return what says a user and a password, or an API key; None if there is neither."""
+        if api_key is not None:
+            return cls(url, f"Bearer {api_key}")
+        return None if login is None else cls(url, basic(*login))
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """Add it, unless the request says itself who calls. (A redirect to another origin leaves it
+        out: httpx does so.)
+        """
+        if _origin(request.url) == self._origin and _AUTHORIZATION not in request.headers:
+            request.headers[_AUTHORIZATION] = self._said
+        yield request
+
+
 class AsyncUrlClient(httpx.AsyncClient):
     """The `httpx.AsyncClient` of an edge to a service at a URL."""
 
-    def __init__(self, node: str, url: str, timeout: float | None) -> None:
+    def __init__(
+        self, node: str, url: str, timeout: float | None, api_key: str | None = None
+    ) -> None:
         public, login = credentials(url)
-        super().__init__(base_url=public, timeout=timeout, auth=login and httpx.BasicAuth(*login))
+        super().__init__(
+            base_url=public, timeout=timeout, auth=OriginAuth.of(public, login, api_key)
+        )
         self._edge = UrlEdge(node, self.base_url)
 
     async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
@@ -444,9 +508,13 @@ class AsyncUrlClient(httpx.AsyncClient):
 class UrlClient(httpx.Client):
     """The `httpx.Client` of an edge to a service at a URL."""
 
-    def __init__(self, node: str, url: str, timeout: float | None) -> None:
+    def __init__(
+        self, node: str, url: str, timeout: float | None, api_key: str | None = None
+    ) -> None:
         public, login = credentials(url)
-        super().__init__(base_url=public, timeout=timeout, auth=login and httpx.BasicAuth(*login))
+        super().__init__(
+            base_url=public, timeout=timeout, auth=OriginAuth.of(public, login, api_key)
+        )
         self._edge = UrlEdge(node, self.base_url)
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
