@@ -566,7 +566,7 @@ def interface(cls: type, *, limited: bool) -> tuple[tuple[ApiPlan, ...], list[st
                 stream=signature.stream,
                 input_stream=signature.input_stream,
                 raw_body=signature.raw_body,
-                forms=bool(signature.files) and signature.body is None,
+                forms=signature.forms,
                 timeout=spec.timeout,
                 idempotent=spec.idempotent,
                 batch=spec.batch,

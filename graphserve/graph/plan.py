@@ -44,7 +44,7 @@ class ApiPlan:
         input_stream: the parameter that is sent as a stream, if there is one.
         raw_body: whether a body of any content type is taken as it is, for the only parameter that
             is a file.
-        forms: whether it takes forms, since it has parameters that are files.
+        forms: the media types of the forms that it takes.
         timeout: seconds a call may take, of the API itself.
         idempotent: whether a call may run again after its worker died.
         batch: how calls are joined.
@@ -69,7 +69,7 @@ class ApiPlan:
     batch: Batch | None = None
     fingerprint: str = ""
     positional: int | None = None
-    forms: bool = False
+    forms: tuple[str, ...] = ()
     path: str = ""
     methods: tuple[HttpMethod, ...] = ("POST",)
     body: str | None = None

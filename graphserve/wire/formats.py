@@ -85,6 +85,10 @@ _MSGPACK = frozenset(
 )
 _UTF8 = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 
+# Forms: what HTML has for them, with files or without.
+MULTIPART = "multipart/form-data"
+URLENCODED = "application/x-www-form-urlencoded"
+
 
 @lru_cache(maxsize=256)
 def content_format(content_type: bytes | None) -> Format | None:
@@ -105,7 +109,7 @@ def content_format(content_type: bytes | None) -> Format | None:
         return Format.BY_URL
     if not is_json(kind):
         return Format.RAW
-    return Format.JSON if parameters.get("charset", "utf-8").lower() in _UTF8 else None
+    return Format.JSON if is_utf8(parameters.get("charset", "utf-8")) else None
 
 
 @lru_cache(maxsize=256)
@@ -127,13 +131,29 @@ def is_form(content_type: bytes | None) -> bool:
     that is in it.
     """
     kind, _ = _parse(content_type or b"")
-    return kind.startswith("multipart/") or kind == "application/x-www-form-urlencoded"
+    return kind.startswith("multipart/") or kind == URLENCODED
+
+
+@lru_cache(maxsize=256)
+def form_format(content_type: bytes | None) -> str:
+    """Return the media type of a form that can be read, `MULTIPART` or `URLENCODED`; empty if a
+    Content-Type is none of these, or says another charset than UTF-8.
+    """
+    kind, parameters = _parse(content_type or b"")
+    if kind == URLENCODED and not is_utf8(parameters.get("charset", "utf-8")):
+        return ""
+    return kind if kind in (MULTIPART, URLENCODED) else ""
+
+
+def is_utf8(charset: str) -> bool:
+    """Return whether what is in a charset is UTF-8, as all of ASCII is."""
+    return charset.lower() in _UTF8
 
 
 @lru_cache(maxsize=256)
 def is_multipart(content_type: bytes | None) -> bool:
     """Return whether a Content-Type is the one of a form that may have files in it."""
-    return _parse(content_type or b"")[0] == "multipart/form-data"
+    return _parse(content_type or b"")[0] == MULTIPART
 
 
 @lru_cache(maxsize=256)

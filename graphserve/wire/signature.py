@@ -20,7 +20,7 @@ from graphserve.errors import DeclarationError
 from graphserve.system.frozen import dataclass
 from graphserve.wire import extensions, pydantic_models, substitutes, type_hints
 from graphserve.wire.checks.arrays import admission
-from graphserve.wire.formats import is_json
+from graphserve.wire.formats import MULTIPART, URLENCODED, is_json
 from graphserve.wire.media import files
 from graphserve.wire.media.classes import NAMES, TABLES
 from graphserve.wire.media.kinds import KINDS, MediaKind
@@ -73,7 +73,8 @@ class Signature:
         is_async: whether the method is a coroutine or an asynchronous generator.
         raw_body: whether a body of any content type is taken as it is, for the only parameter that
             is a file; the others are in the query then.
-        files: the parameters that are files, or lists of files: an API with one takes forms.
+        files: the parameters that are files, or lists of files.
+        forms: the media types of the forms that the port takes for it.
         input_stream: the parameter that gets the body in chunks (`AsyncIterator[bytes]`), if there
             is one.
         in_path: the parameters that are parts of its path at the port.
@@ -93,6 +94,7 @@ class Signature:
     raw_body: bool = False
     input_stream: str | None = None
     files: frozenset[str] = frozenset()
+    forms: tuple[str, ...] = ()
     in_path: tuple[str, ...] = ()
     body: str | None = None
     methods: tuple[str, ...] = ("POST",)
@@ -243,6 +245,7 @@ class _Reader:
             raw_body=len(sent_as_files) == 1 and files.is_file(sent_as_files[0].type),
             input_stream=chunks[0] if chunks else None,
             files=frozenset(p.name for p in sent_as_files),
+            forms=() if body or chunks or not self._has_bodies else _forms(in_body, sent_as_files),
             in_path=self.in_path,
             body=body,
             methods=self.methods,
@@ -559,6 +562,17 @@ def _is_socket(hint: Hint) -> bool:
         (base.__module__, base.__name__) == ("starlette.websockets", "WebSocket")
         for base in hint.__mro__
     )
+
+
+def _forms(in_body: list[Parameter], sent_as_files: list[Parameter]) -> tuple[str, ...]:
+    """Return the media types of forms that can have all of these parameters: one that is
+    urlencoded has no place for a file.
+    """
+    if not in_body:
+        return ()
+    if any(parameter.required for parameter in sent_as_files):
+        return (MULTIPART,)
+    return MULTIPART, URLENCODED
 
 
 def _what(name: str) -> str:

@@ -25,6 +25,7 @@ from graphserve.wire.formats import Format, is_form
 from graphserve.wire.media.bodies import BodyReader, ComposedBody
 from graphserve.wire.media.received import ReceivedFiles
 from graphserve.wire.media.text import GivenTwice, TextReader
+from graphserve.wire.media.urlencoded import pairs
 from graphserve.wire.signature import Parameter, Signature
 from graphserve.wire.validation_errors import (
     FAILURES,
@@ -295,15 +296,13 @@ def as_object(query: bytes) -> bytes:
 
 def _pairs(query: bytes) -> Iterator[tuple[str | None, str | None]]:
     """Yield the names and values of a query; None for one that is not UTF-8."""
-    for pair in query.split(b"&"):
-        if pair:
-            name, _, value = pair.partition(b"=")
-            yield _decoded(name), _decoded(value)
+    for name, value in pairs(query):
+        yield _decoded(name), _decoded(value)
 
 
 def _decoded(text: bytes) -> str | None:
     try:
-        return unquote_to_bytes(text.replace(b"+", b" ")).decode()
+        return text.decode()
     except UnicodeDecodeError:
         return None
 

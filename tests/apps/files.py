@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -46,6 +47,10 @@ class Store:
     @api
     def rates(self, rates: list[Rate]) -> dict[str, Rate]:
         return {str(rate.hertz): rate for rate in rates}
+
+    @api
+    def plus(self, numbers: list[int]) -> int:
+        return sum(numbers)
 
     @api
     def twice(self, data: bytes) -> bytes:
@@ -152,7 +157,8 @@ class Files:
             "/twice", content=data, headers={"content-type": "multipart/form-data"}
         )
         kind = form.headers["content-type"]
-        return [form.content == data * 2, kind, raw.json()[:2], broken.status_code]
+        listed = await self.http.post("/plus", data={"numbers": ["1", "2"]})
+        return [form.content == data * 2, kind, raw.json()[:2], broken.status_code, listed.json()]
 
     @api
     def sizes(self, pages: list[bytes], names: list[str]) -> dict[str, int]:
@@ -170,6 +176,22 @@ class Files:
     @api
     def plain(self, x: int) -> int:
         return x
+
+    @api(route="/shelves/{shelf}/values")
+    def on_shelf(self, shelf: int, title: str, n: int = 1) -> list[object]:
+        return [shelf, title, n]
+
+    @api
+    def values(
+        self,
+        count: int,
+        on: bool = False,
+        words: list[str] | None = None,
+        none: str | None = None,
+        day: dt.date | None = None,
+        place: dict[str, str] | None = None,
+    ) -> list[object]:
+        return [count, on, words, none, day, place]
 
     @api
     def hold(self, gate: str) -> None:

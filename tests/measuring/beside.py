@@ -203,6 +203,11 @@ def form(
     return Row(shown, request(f"POST {to}", f"Content-Type: {kind}", body=data), why)
 
 
+def urlencoded(text: str, why: str = "", kind: str = "") -> Row:
+    shown = f"`{text}`{kind.replace(';', ',')}" if text else "nothing"
+    return form(shown, end=text, kind=f"application/x-www-form-urlencoded{kind}", why=why)
+
+
 def browser(line: str, shown: str, *headers: str, why: str = "") -> Row:
     return Row(shown, request(line, *headers), why)
 
@@ -293,14 +298,14 @@ SECTIONS: dict[str, list[Row]] = {
         form("no `title`", part("count", "1"), why=LOC),
         form("`title=` (nothing in it)", part("title", ""), why="an empty text is a text"),
         form("`count=x`", part("title", "a"), part("count", "x"), why=LOC),
-        form("`count=` (nothing in it)", part("title", "a"), part("count", ""), why="an empty text is no number; leave it out"),
+        form("`count=` (nothing in it)", part("title", "a"), part("count", "")),
         form("`title` twice", part("title", "a"), part("title", "b"), why=TWICE),
         form("a name that nobody knows", part("title", "a"), part("nobody", "b"), why=UNKNOWN),
         form("a file without a file name", part("title", "a"), part("file", "abc"),
              why="a part for a file is a file"),
         form("an empty file with an empty name, as browsers send it",
-             part("title", "a"), part("file", "", '; filename=""', "application/octet-stream"),
-             why="an empty file is a file, whatever its name is"),
+             part("title", "a"), part("file", "", '; filename=""', "application/octet-stream")),
+        form("the same for a list of files", part("pages", "", '; filename=""', "application/octet-stream"), to="/files", why=LOC),
         form("two files", part("pages", "abc", FILE), part("pages", "de", FILE), to="/files"),
         form("one file for a list", part("pages", "abc", FILE), to="/files"),
         form("text that is not UTF-8", part("title", "\udcff"), why="what is not UTF-8 is refused"),
@@ -308,9 +313,29 @@ SECTIONS: dict[str, list[Row]] = {
              why="a part that says that it is JSON is read as JSON"),
         form("no last boundary", part("title", "a"), end="", why="what was cut off may lack something"),
         form("no boundary in the content type", part("title", "a"), kind="multipart/form-data", why=""),
-        form("`title=a&count=2`, `application/x-www-form-urlencoded`", end="title=a&count=2",
-             kind="application/x-www-form-urlencoded", why="files do not fit in such a form"),
         form("no parts at all", why=LOC),
+        form("text in a part of `text/plain; charset=iso-8859-1`", part("title", "\udcff", kind="text/plain; charset=iso-8859-1"),
+             why="UTF-8 is all that is read; another charset is told, and not guessed"),
+        form("`_charset_=utf-8` beside `title=a`", part("_charset_", "utf-8"), part("title", "a")),
+    ],
+    "Forms without files (`application/x-www-form-urlencoded`)": [
+        urlencoded("title=a&count=2"),
+        urlencoded("title=5&draft=on&words=a&words=b"),
+        urlencoded("title=a+b%26c%3D%C3%BC"),
+        urlencoded("title=a&&count=2&"),
+        urlencoded("title=a;count=2"),
+        urlencoded("title=", why="an empty text is a text"),
+        urlencoded("title=a&count="),
+        urlencoded("title=a&count=x", why=LOC),
+        urlencoded("title=a&title=b", why=TWICE),
+        urlencoded("title=a&nobody=b", why=UNKNOWN),
+        urlencoded("title=%ff", why="what is not UTF-8 is refused, and never changed"),
+        urlencoded("title=a&file=abc"),
+        urlencoded("title=a&words=%5B%22a%22,%22b%22%5D", why="one array in JSON is a list too"),
+        urlencoded("", why=LOC),
+        urlencoded('{"title": "a"}', why="what `curl -d` says of JSON; the answer says how to mend it"),
+        urlencoded("title=a", kind="; charset=UTF-8"),
+        urlencoded("title=a", kind="; charset=iso-8859-1", why="UTF-8 is all that is read"),
     ],
     "WebSockets": [
         talk("a text, then a close", frame(1, b"hi"), BYE),

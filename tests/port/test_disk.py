@@ -21,6 +21,15 @@ from tests.hostile.wire import connected
 
 CONTENT = bytes(range(256)) * 5000
 PNG = {"content-type": "image/png"}
+FORM = {"content-type": "multipart/form-data; boundary=x"}
+# as browsers send a picker without a file
+UNCHOSEN = b"""--x\r
+Content-Disposition: form-data; name="file"; filename=""\r
+Content-Type: application/octet-stream\r
+\r
+\r
+--x--\r
+"""
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +85,17 @@ def test_a_file_comes_in_every_way_and_is_removed(
     copied = client.post("/copied", files=named)
     assert (copied.content, copied.headers["content-type"]) == (content, "text/x-copy")
     assert client.post("/maybe", json={}).json() is True
+    assert client.post("/maybe", content=UNCHOSEN, headers=FORM).json() is True
+    assert (
+        client.post("/maybe", content=UNCHOSEN[:-9] + b"x\r\n--x--\r\n", headers=FORM).json()
+        is False
+    )
+    assert client.post("/maybe", data={"file": "x"}).json() is False
     eventually(lambda: not received(run))
 
 
 def test_what_is_refused_leaves_nothing(run: Path, client: httpx.Client) -> None:
     gif = {"content-type": "image/gif"}
-    boundary = {"content-type": "multipart/form-data; boundary=x"}
     large = bytes(3_000_001)
     answers = {
         "path": client.post("/keep", json={"file": "/etc/passwd"}),
@@ -94,15 +108,19 @@ def test_what_is_refused_leaves_nothing(run: Path, client: httpx.Client) -> None
         "size": client.post("/picture", content=iter([bytes(900)] * 2), headers=gif),
         "large part": client.post("/picture", files={"file": ("a.gif", CONTENT, "image/gif")}),
         "body": client.post("/keep", content=iter([large]), headers=gif),
-        "broken": client.post("/keep", content=b"--x\r\n", headers=boundary),
-        "cut": client.post("/keep", content=b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc', headers=boundary),
+        "broken": client.post("/keep", content=b"--x\r\n", headers=FORM),
+        "cut": client.post("/keep", content=b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc', headers=FORM),
         "bare": client.post("/keep", content=b"x", headers={"content-type": "multipart/form-data"}),
         "text": client.post("/keep", files={"file": b"x"}, data={"name": "x" * (FORM_TEXT + 1)}),
         "times": client.post("/keep", files={"file": b"x"}, data={"times": "x"}),
+        "unchosen": client.post("/keep", content=UNCHOSEN, headers=FORM),
+        "unchosen picture": client.post("/picture", content=UNCHOSEN, headers=FORM),
+        "coded": client.post("/maybe", data={"nobody": "x"}),
     }  # fmt: skip
     assert {name: answer.status_code for name, answer in answers.items()} == {
         "path": 422, "null": 422, "missing": 422, "unknown": 422, "twice": 422, "type": 415, "part": 415, "size": 413,
         "large part": 413, "body": 413, "broken": 400, "cut": 400, "bare": 400, "text": 400, "times": 422,
+        "unchosen": 422, "unchosen picture": 422, "coded": 422,
     }  # fmt: skip
     assert "a path is not taken" in answers["path"].json()["detail"]
     assert answers["size"].json()["errors"][0]["loc"] == ["file"]

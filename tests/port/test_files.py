@@ -29,6 +29,16 @@ SMALL = bytes(range(256))
 LARGE = SMALL * (LARGE_BODY // 100)
 RAW = {"content-type": "image/png"}
 OCTETS = {"accept": "application/octet-stream"}
+URLENCODED = {"content-type": "application/x-www-form-urlencoded"}
+MULTIPART = {"content-type": "multipart/form-data; boundary=B"}
+# as browsers send a picker without a file
+UNCHOSEN = b"""--B\r
+Content-Disposition: form-data; name="%b"; filename=""\r
+Content-Type: application/octet-stream\r
+\r
+\r
+--B--\r
+"""
 
 
 @pytest.fixture(scope="module")
@@ -77,25 +87,53 @@ def test_what_is_refused(client: httpx.Client) -> None:
     answers = {
         "unknown": client.post("/describe", files=form, data={"nobody": "1"}),
         "query": client.post("/describe", files=form, params={"times": 2}),
-        "json": client.post("/describe", json={"image": ""}, params={"times": 2}),
+        "in url": client.post("/describe", json={"image": ""}, params={"times": 2}),
         "plain": client.post("/plain", files=form),
+        "unchosen": client.post("/describe", content=UNCHOSEN % b"image", headers=MULTIPART),
+        "json": client.post("/plain", content='{"x": 1}', headers=URLENCODED),
         "raw": client.post("/plain", content=SMALL, headers=RAW),
         "two": client.post("/sizes", content=SMALL, headers=RAW),
         "coded": client.post("/describe", data={"image": "x"}),
         "broken": client.post("/describe", content=SMALL, headers={"content-type": "multipart/form-data; boundary=x"}),
     }  # fmt: skip
     assert {name: answer.status_code for name, answer in answers.items()} == {
-        "unknown": 422, "query": 422, "json": 422, "plain": 415, "raw": 415, "two": 415, "coded": 415, "broken": 400,
+        "unknown": 422, "query": 422, "in url": 422, "plain": 422, "unchosen": 422, "json": 415, "raw": 415, "two": 415, "coded": 415, "broken": 400,
     }  # fmt: skip
     assert answers["unknown"].json()["errors"][0]["loc"] == ["nobody"]
     assert answers["query"].json()["errors"][0]["loc"] == ["query", "times"]
     assert "-F NAME=@FILE" in answers["coded"].json()["detail"]
+    assert "no file was chosen" in answers["unchosen"].json()["errors"][0]["msg"]
+    assert "--json" in answers["json"].json()["detail"]
 
 
-def test_a_file_of_the_wrong_site_is_refused(client: httpx.Client) -> None:
+def test_forms_without_files(client: httpx.Client) -> None:
+    """Of both kinds, at a worker that is free, and where the path says an argument."""
+    data = {"count": "5", "on": "on", "words": ["a", "ü&"], "none": ""}
+    for more in ({}, {"files": [("words", (None, "c"))]}):
+        words = ["a", "ü&", *(["c"] if more else [])]
+        answer = client.post("/values", data=data, **more)
+        assert answer.json() == [5, True, words, "", None, None]
+        answer = client.post(
+            "/shelves/7/values", data={"title": "5"}, **more and {"files": {"n": (None, "2")}}
+        )
+        assert answer.json() == [7, "5", 2 if more else 1]
+    assert client.post("/optional", data={}, headers=URLENCODED).json() is True
+    for name, status in (("data", 200), ("image", 422)):  # (no file was chosen)
+        answer = client.post("/optional", content=UNCHOSEN % name.encode(), headers=MULTIPART)
+        assert answer.status_code == status
+        assert status == 422 or answer.json() is True
+    taken = client.get("/openapi.json").json()["paths"]["/values"]["post"]["requestBody"]
+    assert list(taken["content"]) == ["application/json", "application/msgpack"]  # (it has a dict)
+    taken = client.get("/openapi.json").json()["paths"]["/plain"]["post"]["requestBody"]
+    assert list(taken["content"])[2:] == ["application/x-www-form-urlencoded"]
+
+
+def test_a_form_of_the_wrong_site_is_refused(client: httpx.Client) -> None:
     """A form needs no permission of CORS, so a page of any site could have a browser send one."""
     headers = {"sec-fetch-site": "cross-site", "origin": "http://elsewhere.example"}
-    assert client.post("/twice", files={"data": SMALL}, headers=headers).status_code == 403
+    for said in (headers, {"origin": "null"}, {"origin": "http://elsewhere.example"}):
+        assert client.post("/twice", files={"data": SMALL}, headers=said).status_code == 403
+        assert client.post("/plain", data={"x": "1"}, headers=said).status_code == 403
 
 
 def test_a_busy_worker_passes_files_on(graph: Served, tmp_path: Path) -> None:
@@ -109,6 +147,7 @@ def test_a_busy_worker_passes_files_on(graph: Served, tmp_path: Path) -> None:
             with graph.client() as client:
                 answer = client.post("/sizes", data={"names": ["a"]}, files={"pages": SMALL})
                 assert answer.json() == {"a": len(SMALL)}
+                assert client.post("/plain", data={"x": "07"}).json() == 7
                 answer = client.post("/twice", content=SMALL, headers=RAW | OCTETS)
                 assert (answer.content, answer.headers["content-type"]) == (
                     SMALL * 2,
@@ -261,7 +300,7 @@ async def pieces() -> AsyncIterator[bytes]:
     yield b"b"
 
 
-HTTP = [True, "application/octet-stream", [256, 3], 400]
+HTTP = [True, "application/octet-stream", [256, 3], 400, 3]
 
 
 def test_files_between_services_by_http(client: httpx.Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from typing import Any
 
@@ -22,6 +23,11 @@ from graphserve.wire.signature import Signature
 from tests.apps.files import Files
 
 FORM = b"multipart/form-data; boundary=BOUND"
+URLENCODED = b"application/x-www-form-urlencoded"
+# how some say a name that is not ASCII, though RFC 7578 forbids it
+PLAIN_NAME = (
+    b"--BOUND\r\nContent-Disposition: form-data; name=image; filename*=UTF-8''a%20%C3%BC.png"
+)
 PNG = b"image/png"
 
 
@@ -60,7 +66,23 @@ FILE = bytes(range(256)) + b"\r\n--BOUN\r\n\r\n--"
         ("describe", FORM, b"", form(part("image", FILE)), {"image": FILE}),
         ("describe", FORM, b"", form(part("image", b"{}", b"Content-Type: application/json", file="a.json")), {"image": b"{}"}),
         ("describe", FORM, b"", form(part("image", b'"/w=="', b"Content-Type: application/json")), {"image": b"\xff"}),
-        ("describe", FORM, b"", form(part("tags", b"5"), part("image", b"", file="")), {"tags": ["5"], "image": b""}),
+        ("describe", FORM, b"", form(part("tags", b"5"), part("image", b"", file="a")), {"tags": ["5"], "image": b""}),
+        ("optional", FORM, b"", form(part("data", b"", file="")), {}),
+        ("optional", FORM, b"", form(part("data", b"x", file="")), {"data": b"x"}),
+        ("optional", FORM, b"", form(part("data", b"", file=""), part("data", b"x", file="a")), {"data": b"x"}),
+        ("optional", FORM, b"", form(part("_charset_", b"UTF-8"), part("data", b"x")), {"data": b"x"}),
+        ("optional", URLENCODED, b"", b"", {}),
+        ("optional", URLENCODED, b"", b"data=%ff+%2B&_charset_=utf-8", {"data": b"\xff +"}),
+        ("describe", FORM, b"", form(part("image", b"x"), part("name", "ü".encode(), b"Content-Type: text/plain; charset=UTF-8")), {"image": b"x", "name": "ü"}),
+        ("describe", FORM, b"", form(part("image", b"x", b"Content-Type: text/plain; charset=latin-1", file="a.txt")), {"image": b"x"}),
+        ("describe", FORM, b"", form(PLAIN_NAME + b"\r\n\r\nx\r\n"), {"image": b"x"}),
+        ("values", URLENCODED, b"", b"count=007&on=yes&words=a&words=b&words=%5B&none=&day=2024-01-02", {"count": 7, "on": True, "words": ["a", "b", "["], "none": "", "day": dt.date(2024, 1, 2)}),
+        ("values", URLENCODED, b"", b"count=1&on=&words=&none=&day=&place=", {"count": 1, "words": [""], "none": ""}),
+        ("values", URLENCODED, b"", b"&count=1&&words=%5B%22a%22%5D&", {"count": 1, "words": ["a"]}),
+        ("values", b"Application/X-WWW-Form-Urlencoded; charset=UTF-8", b"", b"count=1&none=a%26b%3Dc%25+d=e", {"count": 1, "none": "a&b=c% d=e"}),
+        ("values", URLENCODED, b"", b"count=1&none=%C3%BC%zz%2", {"count": 1, "none": "ü%zz%2"}),
+        ("values", URLENCODED, b"", b"count=1&place=%7B%22near%22%3A%20%22a%22%7D", {"count": 1, "place": {"near": "a"}}),
+        ("values", FORM, b"", form(part("count", b"1"), part("none", b"x"), part("words", b"", file="")), {"count": 1, "none": "x"}),
         ("describe", FORM, b"", form(part("tags", b"5"), part("tags", b"6"), part("image", b"x")), {"tags": ["5", "6"], "image": b"x"}),
         ("describe", FORM, b"", form(part("name", "ü".encode(), b"content-type: text/plain"), part("image", b"x")), {"name": "ü", "image": b"x"}),
         ("describe", FORM, b"", form(part("times", b"3", b"Content-Type: APPLICATION/json; x=y"), part("image", b"x")), {"times": 3, "image": b"x"}),
@@ -103,6 +125,9 @@ def test_a_file_under_a_wrong_name_is_told_the_names_that_there_are(content: byt
         (form(part("image", b"1"), part("times", b"[" * 10_000, b"Content-Type: application/json")), FORM, b"", ["times"], "not"),
         (form(part("image", b'"/w"', b"Content-Type: application/json")), FORM, b"", ["image"], "base64"),
         (form(part("image", b"1"), part("n" * 4000, b"2")), FORM, b"", ["n" * 64], "unexpected"),
+        (form(part("image", b"1"), part("times", b""), part("times", b"1")), FORM, b"", ["times"], "given twice"),
+        (form(part("image", b"", file="")), FORM, b"", ["image"], "no file was chosen for 'image'"),
+        (form(part("image", b"1"), part("nobody", b"", file=""), part("nobody", b"x", file="a")), FORM, b"", ["nobody"], "unexpected"),
     ],
 )  # fmt: skip
 def test_arguments_that_do_not_fit(
@@ -135,6 +160,25 @@ def test_arguments_that_do_not_fit(
         (form(*[part("tags", b"")] * (FORM_PARTS + 1)), FORM),
         (form(part("image", b"x"), part("name", b"y" * (FORM_TEXT + 1))), FORM),
         (form(b'--BOUND\r\nContent-Disposition: form-data; name="\xff"\r\n\r\nx\r\n'), FORM),
+        (form(part("image", b"x"), part("_charset_", b"iso-8859-1")), FORM),
+        (
+            form(
+                part("image", b"x"), part("name", b"x", b"Content-Type: text/plain; charset=koi8-r")
+            ),
+            FORM,
+        ),
+        (
+            form(
+                part("image", b"x"),
+                part("times", b"1", b"Content-Type: application/json; charset=utf-16"),
+            ),
+            FORM,
+        ),
+        (b"name=a&" * (FORM_PARTS + 1), URLENCODED),
+        (b"&" * FORM_TEXT, URLENCODED),
+        (b"name=" + b"x" * FORM_TEXT, URLENCODED),
+        (b"%ff=1", URLENCODED),
+        (b"_charset_=windows-1252&name=a", URLENCODED),
     ],
 )
 def test_what_is_no_form_is_malformed_and_writes_no_line(

@@ -13,6 +13,7 @@
     bodies       turns a form, or a file, into arguments
     text         reads arguments that are text, in forms and in URLs, as their types say
     multipart    cuts a form into its parts
+    urlencoded   cuts a form without files, or a query, into names and values
     registered   `register_type`: kinds of the user's
     paths        files on disk
     received     the files of one request, beside its other arguments

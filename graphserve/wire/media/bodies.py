@@ -6,7 +6,7 @@ Runs in workers, on the public's bytes: what is made here is screened and checke
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -15,7 +15,7 @@ from graphserve.declare.media import Media
 from graphserve.errors import InvalidArguments
 from graphserve.wire.costs.bounds import FORM_TEXT, NAME_CHARACTERS
 from graphserve.wire.exceptions import MalformedBody
-from graphserve.wire.formats import Format, is_form, media_type
+from graphserve.wire.formats import Format, is_form, is_multipart, is_utf8, media_type
 from graphserve.wire.media.files import is_file, kind_in, overlap
 from graphserve.wire.media.kinds import KINDS
 from graphserve.wire.media.multipart import FormPart, FormReader, read_form
@@ -27,12 +27,14 @@ from graphserve.wire.media.received import (
     suffix_of,
 )
 from graphserve.wire.media.text import GivenTwice, TextReader
+from graphserve.wire.media.urlencoded import read_urlencoded
 from graphserve.wire.reason_phrases import phrase
 from graphserve.wire.signature import Signature
 from graphserve.wire.validation_errors import FAILURES, cut, error_detail, explain, refusal
 
 _JSON = b"application/json"
 _PLAIN = "text/plain"
+_CHARSET = "_charset_"  # the field in which a form says its own (RFC 7578, 4.6)
 _FILES = bytes | list[bytes] | None
 
 
@@ -110,10 +112,14 @@ class BodyReader:
             and not any(overlap(_PLAIN, r) for r in kind.received)
         )
         self._media = {p.name: p.media for p in signature.parameters if p.media is not None}
-        # (an API without files takes no forms)
-        texts = types if signature.files else {}
-        self._texts = {name: TextReader(hint) for name, hint in texts.items()}
+        self._types = types
+        self._required = frozenset(p.name for p in signature.parameters if p.required)
         self._only = signature.only_raw_body and not self._media
+
+    @cached_property
+    def _texts(self) -> dict[str, TextReader]:
+        # (made with the first form: most APIs never get one)
+        return {name: TextReader(hint) for name, hint in self._types.items()}
 
     def is_plain(self, content_type: bytes, query: bytes) -> bool:
         """Return whether a body is the value of the only parameter, as it is."""
@@ -130,7 +136,9 @@ class BodyReader:
             MalformedBody: it is no form.
             InvalidArguments: an argument is given twice, or cannot be read.
         """
-        return self.compose_parts(read_form(body, content_type))
+        if is_multipart(content_type):
+            return self.compose_parts(read_form(body, content_type))
+        return self.compose_parts(read_urlencoded(body))
 
     def spooled(self, content_type: bytes, folder: CallFolder) -> SpooledBody | None:
         """Return what takes a body as it comes, and puts files on disk; None for one that is taken
@@ -144,8 +152,10 @@ class BodyReader:
             MalformedBody: it is no form.
             InvalidArguments: it is of a type that is not taken.
         """
-        if is_form(content_type):
+        if is_multipart(content_type):
             return SpooledForm(self, content_type, folder)
+        if is_form(content_type):
+            return None
         if self._raw is not None and self._raw in self._paths:
             return SpooledFile(self, self._raw, media_type(content_type), folder)
         return None
@@ -190,7 +200,9 @@ class BodyReader:
 
     def counts(self, part: FormPart) -> bool:
         """Return whether a part is text, of which a form has little."""
-        return part.name in self._names and not (part.name in self._files and self._is_raw(part))
+        if part.name not in self._names:
+            return part.name == _CHARSET
+        return not (part.name in self._files and self._is_raw(part))
 
     def knows(self, name: str) -> bool:
         """Return whether there is such a parameter."""
@@ -226,9 +238,41 @@ class BodyReader:
     def _form(self, parts: list[FormPart], files: ReceivedFiles) -> dict[str, object]:
         self._check_text(parts)
         by_name: dict[str, list[FormPart]] = {}
+        unchosen: dict[str, None] = {}
         for part in parts:
-            by_name.setdefault(part.name, []).append(part)
-        return {name: self._of_parts(name, same, files) for name, same in by_name.items()}
+            if part.is_unchosen and part.name in self._names:
+                unchosen[part.name] = None
+            elif part.name == _CHARSET and _CHARSET not in self._names:
+                self._check_charset(part.content.decode("latin-1").strip(), "the form")
+            else:
+                by_name.setdefault(part.name, []).append(part)
+        missing = [name for name in unchosen if name in self._required and name not in by_name]
+        if missing:
+            raise refusal(
+                self._where,
+                [
+                    error_detail([name], f"no file was chosen for {name!r}", "missing_argument")
+                    for name in missing
+                ],
+            )
+        return {
+            name: self._of_parts(name, same, files)
+            for name, same in by_name.items()
+            if not self._is_left_empty(name, same)
+        }
+
+    def _is_left_empty(self, name: str, parts: list[FormPart]) -> bool:
+        """Return whether nothing was written into a field that need not be there, and where nothing
+        is no value: browsers send it all the same, as of a number.
+        """
+        return (
+            name in self._names
+            and name not in self._required
+            and name not in self._files
+            and not any(map(len, (piece for part in parts for piece in part.pieces)))
+            and all(part.content_type != _JSON for part in parts)
+            and not self._texts[name].takes_nothing
+        )
 
     def _of_parts(self, name: str, parts: list[FormPart], files: ReceivedFiles) -> object:
         if name not in self._names:
@@ -261,7 +305,14 @@ class BodyReader:
         except FAILURES as exc:
             raise refusal(self._where, explain(exc, [name])) from None
 
+    def _check_charset(self, charset: str, what: str) -> None:
+        """Check that a charset is UTF-8, if it is said."""
+        if charset and not is_utf8(charset):
+            shown = cut(charset, NAME_CHARACTERS)
+            raise MalformedBody(f"{what} is said to be in {shown!r}: send UTF-8")
+
     def _decoded(self, part: FormPart) -> str:
+        self._check_charset(part.charset, "a part")
         try:
             return part.content.decode()
         except UnicodeDecodeError as exc:
@@ -269,8 +320,9 @@ class BodyReader:
             raise self._refused(part.name, said) from None
 
     def _parsed(self, part: FormPart) -> object:
+        self._check_charset(part.charset, "a part")
+        kind = _FILES if part.name in self._files and part.name not in self._lists else Any
         try:
-            kind = _FILES if part.name in self._files and part.name not in self._lists else Any
             found: object = msgspec.json.decode(part.content, type=kind)
         except (ValueError, RecursionError) as exc:
             said = "it is nested too deeply" if isinstance(exc, RecursionError) else str(exc)
@@ -391,15 +443,23 @@ class SpooledForm:
         self._end()
         reader = self._reader
         if reader.on_disk(part):
-            self._spool = reader.file_on_disk(
-                part.name, part.media_type, part.filename, self._folder
-            )
-            part.path = self._spool.file.path
-            part.take = self._spool.write
+            part.take = partial(self._take_file, part)
+            if part.filename or not part.is_file:  # (else perhaps no file was chosen)
+                self._open(part)
         elif not reader.knows(part.name):
             part.take = _dropped
         elif reader.counts(part):
             part.take = partial(self._take_text, part)
+
+    def _open(self, part: FormPart) -> Spool:
+        spool = self._reader.file_on_disk(part.name, part.media_type, part.filename, self._folder)
+        part.path = spool.file.path
+        self._spool = spool
+        return spool
+
+    def _take_file(self, part: FormPart, data: memoryview) -> None:
+        spool = self._spool or self._open(part)
+        spool.write(data)
 
     def _take_text(self, part: FormPart, data: memoryview) -> None:
         """Take more of what is text, as long as that is little."""

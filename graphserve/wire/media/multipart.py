@@ -31,6 +31,8 @@ class FormPart:
         content_type: without its parameters, in lower case; empty if the part does not say it.
         is_file: whether it has the name of a file.
         filename: that name, which is the client's word and nothing more.
+        charset: of its text, in lower case, if the part says it.
+        size: bytes of its content, of a part of `multipart/form-data`.
         pieces: its content, in order, unless there is a `take`.
         take: takes its content as it comes.
         path: where its content is on disk, if it is there.
@@ -40,6 +42,8 @@ class FormPart:
     content_type: bytes
     is_file: bool
     filename: str = ""
+    charset: str = ""
+    size: int = 0
     pieces: list[bytes | memoryview] = field(default_factory=list)
     take: Callable[[memoryview], None] | None = None
     path: str | None = None
@@ -57,6 +61,11 @@ class FormPart:
         # (the suffix alone: what looks like a URL is read as one, and refused if it is none)
         guessed, packed = mimetypes.guess_type(f"x{os.path.splitext(self.filename)[1]}")
         return said if guessed is None or packed is not None else guessed
+
+    @property
+    def is_unchosen(self) -> bool:
+        """Return whether it is what a browser sends of a picker in which no file was chosen."""
+        return self.is_file and not self.filename and not self.size
 
     @property
     def content(self) -> bytes:
@@ -196,13 +205,23 @@ class _PartReader:
         coding = self._headers.get(b"content-transfer-encoding", b"").lower()
         if coding not in _AS_IT_IS:
             raise MalformedBody("a part has a Content-Transfer-Encoding: send it as it is")
-        content_type = self._headers.get(b"content-type", b"").partition(b";")[0]
+        content_type, mark, _ = self._headers.get(b"content-type", b"").partition(b";")
+        charset = b""
+        if mark:
+            _, options = parse_options_header(self._headers[b"content-type"])
+            charset = options.get(b"charset", b"")
         try:
             name = said[b"name"].decode()
         except UnicodeDecodeError:
             raise MalformedBody("the name of a part is not UTF-8") from None
         filename = said.get(b"filename", b"").decode(errors="replace")
-        part = FormPart(name, content_type.strip().lower(), b"filename" in said, filename)
+        part = FormPart(
+            name,
+            content_type.strip().lower(),
+            b"filename" in said,
+            filename,
+            charset.decode("latin-1").lower(),
+        )
         self.parts.append(part)
         if self._begin is not None:
             self._begin(part)
@@ -210,6 +229,7 @@ class _PartReader:
     def data(self, data: bytes, start: int, end: int) -> None:
         part = self.parts[-1]
         piece = memoryview(data)[start:end]
+        part.size += len(piece)
         if part.take is not None:
             part.take(piece)
         else:

@@ -74,6 +74,11 @@ class TextReader:
         """Whether the parameter is a list, so that its name may come more than once."""
         return self._item is not None
 
+    @cached_property
+    def takes_nothing(self) -> bool:
+        """Whether the empty text is a value of it, or of its items."""
+        return self._fits(b'""') or (self._item is not None and self._item.takes_nothing)
+
     def read(self, texts: list[str]) -> object:
         """Return the value that texts say.
 

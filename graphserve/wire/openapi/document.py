@@ -15,7 +15,7 @@ from graphserve.declare.declaration import ApiDeclaration
 from graphserve.declare.routes import BODILESS
 from graphserve.system import own_json
 from graphserve.wire.extensions import json_hook
-from graphserve.wire.formats import PROBLEM, Format, StreamFormat
+from graphserve.wire.formats import PROBLEM, URLENCODED, Format, StreamFormat
 from graphserve.wire.media.files import is_file, kind_in, kind_sent, kind_streamed
 from graphserve.wire.media.multipart import is_installed
 from graphserve.wire.media.octets import TEXT
@@ -255,6 +255,11 @@ def _request(
         if len(in_body) > 1:
             said["description"] = _BESIDE.format(name=name)
     content |= {_JSON: {"schema": schema}, _MSGPACK: {"schema": schema}}
+    if URLENCODED in signature.forms:
+        texts = {n: each for n, each in schema["properties"].items() if n not in signature.files}
+        # (what is neither text nor a number would be JSON in a field, which few can send)
+        if all(_is_written(each, schemas.components, True) for each in texts.values()):
+            content[URLENCODED] = {"schema": {**schema, "properties": texts}}
     alone = signature.raw_body and [p.type for p in in_body] == [bytes]
     needed = bool(required) and not alone  # no body is an empty one
     return {"requestBody": {**said, "required": needed, "content": content}, **in_url_said}

@@ -15,7 +15,7 @@ from graphserve.errors import DeadlineExceeded
 from graphserve.loop.timers import Timer, set_timer
 from graphserve.wire.exceptions import MalformedBody
 from graphserve.wire.extensions import Fetch
-from graphserve.wire.formats import Format, is_form
+from graphserve.wire.formats import Format, form_format, is_form, is_multipart
 from graphserve.wire.media.multipart import is_installed
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.url_arguments import FORMATS, inner_type
@@ -143,12 +143,17 @@ def read_arguments(
         if format is _RAW and not api.bodies.is_plain(media_type, query):
             if not is_form(media_type):
                 return api.arguments.decode_beside_file(query, body, media_type)
-            if not is_installed():
+            if is_multipart(media_type) and not is_installed():
                 raise HttpProblem(415, NO_FORMS)
             return api.arguments.decode(*api.bodies.compose(body, media_type))
-        if format is _BY_URL and is_form(inner_type(body)) and not is_installed():
+        if format is _BY_URL and is_multipart(inner_type(body)) and not is_installed():
             raise HttpProblem(415, NO_FORMS)
         return api.arguments.decode(body, format, fetch)
     except MalformedBody as exc:
-        claimed = FORMATS.get(inner_type(body), _RAW) if format is _BY_URL else format
-        raise HttpProblem(400, f"the body is not valid {_NAMES[claimed]}: {exc}") from None
+        if format is _BY_URL:
+            media_type = inner_type(body)
+            format = FORMATS.get(media_type, _RAW)
+        claimed = form_format(media_type) if format is _RAW else ""
+        raise HttpProblem(
+            400, f"the body is not valid {claimed or _NAMES[format]}: {exc}"
+        ) from None

@@ -11,7 +11,7 @@ from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.call.request_head import RelayedHead, RequestHead
 from graphserve.errors import CallError, InvalidArguments
-from graphserve.wire.formats import Format, is_form, is_multipart, media_type
+from graphserve.wire.formats import MULTIPART, Format, form_format, is_form, media_type
 from graphserve.wire.headers import (
     ACCEPT,
     BAGGAGE,
@@ -182,7 +182,7 @@ class RequestHeaders:
                 415, f"{api.plan.public_path} has a body without a Content-Type: {_mend(as_it_is)}"
             )
         is_raw = format is _RAW
-        is_form_taken = is_raw and api.plan.forms and is_multipart(self.content_type)
+        is_form_taken = is_raw and form_format(self.content_type) in api.plan.forms
         if as_it_is and is_raw and not is_form_taken and is_form(self.content_type):
             return HttpProblem(415, _no_form(api, self.content_type or b""))
         by_url = routed is not None and routed.by_url
@@ -224,7 +224,9 @@ def _wrong_type(api: BoundApi, content_type: bytes) -> str:
         f"{api.plan.public_path} takes {', '.join(read)} or application/msgpack, not"
         f" {shown(content_type)!r}"
     )
-    if is_form(content_type):  # what `curl -d` and `curl -F` say unless they are told otherwise
+    if api.plan.forms and form_format(content_type):
+        said += f": it has files, so its forms are {MULTIPART}: with curl, -F NAME=@FILE and no -d"
+    elif is_form(content_type):  # what `curl -d` and `curl -F` say unless they are told otherwise
         said += (
             ": send JSON in place of the form: with curl, --json '{…}' and no -F or -d; with httpx,"
             " json="
@@ -257,7 +259,7 @@ def _stray_query(api: BoundApi, query: bytes) -> CallError:
         f"{api.plan.public_path} reads no query, and this URL has one: send arguments as JSON in"
         " the body"
     )
-    if api.plan.forms:
+    if api.plan.raw_body:
         text = (
             f"{api.plan.public_path} reads a query only beside a body that is a file itself: send"
             " the arguments in the body"

@@ -14,7 +14,7 @@ from functools import partial
 from graphserve.call.context import CallContext
 from graphserve.errors import DeadlineExceeded
 from graphserve.wire.exceptions import MalformedBody
-from graphserve.wire.formats import Format, is_form
+from graphserve.wire.formats import Format, form_format, is_form, is_multipart
 from graphserve.wire.media.bodies import SpooledBody
 from graphserve.wire.media.multipart import is_installed
 from graphserve.wire.media.received import CallFolder, call_folder
@@ -121,21 +121,21 @@ class Receiving:
             return await self._in_thread(self._finish, spooled, b"".join(held))
 
     def _begin(self) -> SpooledBody | None:
-        if is_form(self._content_type) and not is_installed():
+        if is_multipart(self._content_type) and not is_installed():
             raise HttpProblem(415, NO_FORMS)
         method = None if self._by_url is None else self._by_url.decode()
         bodies = self._api.arguments.bodies_of(method, self._api.bodies)
         try:
             return bodies.spooled(self._content_type, self._folder)
         except MalformedBody as exc:
-            raise _malformed(exc) from None
+            raise self._malformed(exc) from None
 
     def _feed(self, spooled: SpooledBody, pieces: list[bytes]) -> None:
         try:
             for piece in pieces:
                 spooled.feed(piece)
         except MalformedBody as exc:
-            raise _malformed(exc) from None
+            raise self._malformed(exc) from None
 
     def _finish(self, spooled: SpooledBody | None, body: bytes) -> dict[str, object]:
         api, format, method = self._api, self._format, self._by_url
@@ -154,10 +154,10 @@ class Receiving:
                 format = Format.BY_URL
             return read_arguments(api, self._query, body, format, None, None, kind)
         except MalformedBody as exc:
-            raise _malformed(exc) from None
+            raise self._malformed(exc) from None
         finally:
             call_folder.set(None)
 
-
-def _malformed(exc: MalformedBody) -> HttpProblem:
-    return HttpProblem(400, f"the body is not valid multipart/form-data: {exc}")
+    def _malformed(self, exc: MalformedBody) -> HttpProblem:
+        said = form_format(self._content_type)
+        return HttpProblem(400, f"the body is not valid {said}: {exc}")
