@@ -12,7 +12,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 
-from graphserve import Array, Batch, api, depends, service
+from graphserve import Array, Batch, Media, api, depends, service
 
 
 @service
@@ -56,6 +56,12 @@ class Tables:
     @api
     async def sorted(self, table: pl.DataFrame, by: str = "n") -> pl.DataFrame:
         return await self.worker.sorted(table, by)
+
+    @api
+    async def by_columns(
+        self, table: pa.Table
+    ) -> Annotated[pa.Table, Media("application/json", layout="columns")]:
+        return await self.worker.arrow(table)
 
     @api
     async def arrow(self, table: pa.Table) -> pa.Table:

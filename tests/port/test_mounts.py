@@ -108,6 +108,28 @@ def test_a_folder_answers_as_files_are_asked_for(graph: Served) -> None:
         assert (known.status_code, known.content) == (304, b"")
         part = client.get("/site/style.css", headers={"range": "bytes=0-3"})
         assert (part.status_code, part.text) == (206, "body")
+        for none in (
+            "bytes=",
+            "bytes=-",
+            "bytes=3-1",
+            "bytes=x-2",
+            "lines=1-2",
+            "bytes",
+            "bytes=1-2,",
+            "bytes=0-1,5-4",
+            "bytes=" + "9" * 5000 + "-",
+        ):
+            whole = client.get("/site/style.css", headers={"range": none})
+            assert (whole.status_code, whole.text) == (200, page.text), none
+        twice = client.get(
+            "/site/style.css", headers=[("range", "bytes=0-1"), ("range", "bytes=2-3")]
+        )
+        assert twice.status_code == 200
+        out = client.get("/site/style.css", headers={"range": "bytes=8-"})
+        assert (out.status_code, out.content) == (416, b"")
+        assert out.headers["content-range"] == "bytes */8"
+        several = client.get("/site/style.css", headers={"range": "bytes=0-1, 4-5"})
+        assert several.headers["content-type"].startswith("multipart/byteranges")
         head = client.head("/site/style.css")
         assert (head.status_code, head.content) == (200, b"") and head.headers[
             "content-length"

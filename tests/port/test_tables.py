@@ -4,6 +4,7 @@ in `local()`.
 
 from __future__ import annotations
 
+import datetime
 import io
 from collections.abc import Iterator
 from typing import Any
@@ -21,6 +22,7 @@ import polars as pl
 import pyarrow as pa
 
 import graphserve
+from graphserve.wire.media import tables
 from graphserve.wire.media.npy import NPY
 from graphserve.wire.media.tables import ARROW, CSV, PARQUET
 from tests.apps.tables import Tables
@@ -85,6 +87,35 @@ def test_a_table_comes_and_leaves_in_every_way(
     assert sorted(opened(answer)["n"].to_pylist()) == table["n"].to_pylist()
     answer = client.post("/arrow", json={"table": rows}, headers=accept)
     assert opened(answer)["n"].to_pylist() == table["n"].to_pylist()
+
+
+def test_a_table_leaves_as_columns_where_its_media_says_so(client: httpx.Client) -> None:
+    table = {
+        "n": [1, None],
+        "x": [0.5, float("nan")],
+        "at": [datetime.datetime(2000, 1, 2), None],
+        "list": [["a"], []],
+    }
+    columns = {
+        "n": [1, None],
+        "x": [0.5, None],
+        "at": ["2000-01-02T00:00:00", None],
+        "list": [["a"], []],
+    }
+    sent = stream(pa.table(table))
+    for accept in ("*/*", "application/json", ""):
+        headers = {"content-type": ARROW, "accept": accept}
+        answer = client.post("/by_columns", content=sent, headers=headers)
+        assert (answer.json(), answer.headers["content-type"]) == (columns, "application/json")
+        assert client.post("/by_columns", json={"table": answer.json()}).json() == columns
+    answer = client.post("/by_columns", json={"table": []}, headers={"accept": CSV})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, CSV)
+    assert client.post("/by_columns", json={"table": {"n": []}}).json() == {"n": []}
+    twice = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["n", "n"])
+    with pytest.raises(TypeError, match="two columns of one name"):
+        tables.ARROW_TABLES.write(twice, "application/json", {"layout": "columns"})
+    document = client.get("/openapi.json").json()["paths"]["/by_columns"]["post"]
+    assert "anyOf" in str(document["responses"]["200"]["content"]["application/json"])
 
 
 def test_tables_in_lists_streams_and_without_annotations(client: httpx.Client) -> None:

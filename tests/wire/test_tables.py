@@ -454,6 +454,8 @@ def test_declarations(monkeypatch: pytest.MonkeyPatch) -> None:
 
         def options(self) -> Annotated[pa.Table, Media(CSV, header=False)]: ...
 
+        def layout(self) -> Annotated[pa.Table, Media("application/json", layout="cells")]: ...
+
         def derived(self, table: Subclass) -> int: ...
 
         def lazy(self, table: pl.LazyFrame) -> int: ...
@@ -461,7 +463,7 @@ def test_declarations(monkeypatch: pytest.MonkeyPatch) -> None:
         def key(self, tables: dict[pd.DataFrame, int]) -> int: ...
 
     for name, said in (
-        ("media", "can be sent as text/csv"), ("options", "takes no options"), ("derived", "annotate pandas.DataFrame"), ("lazy", "collect"), ("key", "use a list"),
+        ("media", "can be sent as text/csv"), ("options", "takes no options"), ("layout", "'rows' .* or 'columns'"), ("derived", "annotate pandas.DataFrame"), ("lazy", "collect"), ("key", "use a list"),
     ):  # fmt: skip
         with pytest.raises(DeclarationError, match=said):
             Signature.of(Wrong, name)

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import msgspec
+
 from graphserve.wire import type_hints
 from graphserve.wire.costs.bounds import TABLE_COLUMNS, TABLE_DEPTH, TABLE_SPARSE
 from graphserve.wire.exceptions import Misfit
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 CSV = "text/csv"
 ARROW = "application/vnd.apache.arrow.stream"
 PARQUET = "application/vnd.apache.parquet"
+JSON = "application/json"
+ROWS = "rows"  # how a table is in JSON
+COLUMNS = "columns"
 _AS_PARQUET = frozenset({PARQUET, "application/x-parquet", "application/parquet"})
 _AS_CSV = frozenset({CSV, "text/plain", "application/csv", "application/vnd.ms-excel"})
 _UNKNOWN = frozenset({"", "application/octet-stream"})
@@ -136,9 +141,20 @@ class Tables:
         return media_type == ARROW or media_type in _UNKNOWN | _AS_CSV | _AS_PARQUET
 
     def fault(self, media_type: str, options: Mapping[str, object]) -> str | None:
-        """Return what is wrong with it: a table has three types of files, without options."""
+        """Return what is wrong with it: a table has three types of files, without options, and
+        JSON, whose `layout` is rows or columns.
+        """
+        if media_type == JSON:
+            layout = options.get("layout", ROWS)
+            if options.keys() <= {"layout"} and layout in (ROWS, COLUMNS):
+                return None
+            return (
+                "a table as JSON has the option layout: 'rows' (an object for each) or 'columns' (a"
+                " list for each)"
+            )
         if media_type not in self.offers:
-            return f"a table can be sent as {', '.join(self.offers)}, not as {media_type}"
+            known = ", ".join((*self.offers, JSON))
+            return f"a table can be sent as {known}, not as {media_type}"
         return no_options(media_type, options)
 
     def write(self, value: object, media_type: str, options: Mapping[str, object]) -> bytes:
@@ -148,6 +164,9 @@ class Tables:
             TypeError: it cannot be written so.
         """
         table = self._arrow(value, False)
+        if media_type == JSON:
+            as_columns = options.get("layout", ROWS) == COLUMNS
+            return msgspec.json.encode(_columns(table) if as_columns else _rows(table))
         sink = io.BytesIO()
         try:
             _WRITE[media_type](sink, table)
@@ -463,17 +482,27 @@ def _check_cells(cells: Iterable[Any], depth: int) -> None:
 
 
 def _rows(table: Table) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = _of_plain_cells(table).to_pylist()
+    return rows
+
+
+def _columns(table: Table) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = _of_plain_cells(table).to_pydict()
+    return columns
+
+
+def _of_plain_cells(table: Table) -> Table:
+    """Return a table whose cells are of Python's own classes."""
     import pyarrow as pa
 
     if len(set(table.column_names)) < len(table.column_names):
-        raise TypeError("a table with two columns of one name cannot be sent as rows")
+        raise TypeError("a table with two columns of one name cannot be sent in JSON")
     for index, field in enumerate(table.schema):
         # (of nanoseconds Python has no class: pandas' would be in their place)
         if (wanted := _in_microseconds(field.type)) is not None:
             column = table.column(index).cast(wanted, safe=False)
             table = table.set_column(index, pa.field(field.name, wanted), column)
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
+    return table
 
 
 def _in_microseconds(kind: pa.DataType) -> pa.DataType | None:

@@ -371,7 +371,7 @@ def _result(signature: Signature, schemas: Schemas) -> Json:
     if kind is None or kind is TEXT:
         first = {each: {"schema": schema} for each in sent_as}
     else:
-        first = {each: {"schema": _file(each)} for each in sent_as}
+        first = {each: {"schema": schema if each == _JSON else _file(each)} for each in sent_as}
     if kind is not None and not kind.json_first:
         first |= offers
     return first | content | offers  # (what is sent unasked first)

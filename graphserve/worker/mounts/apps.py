@@ -6,6 +6,7 @@ Starlette serves folders; a2wsgi runs WSGI applications, in threads.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import MutableMapping
 from pathlib import PurePath
 from typing import Any, cast
@@ -18,6 +19,8 @@ from graphserve.graph.mounts import MountFailed, load, problem
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.http.asgi import AsgiApp, Receive, Send, send_problem
 
+_RANGE = rb"\s*(?:\d{1,19}-\d{0,19}|-\d{1,19})\s*"
+_RANGES = re.compile(rb"bytes=(%b(?:,%b)*)" % (_RANGE, _RANGE), re.IGNORECASE)
 WSGI_THREADS = 10  # of one application: as many requests of it are executed at once
 
 
@@ -44,6 +47,25 @@ def application(mount: Mount, node: str) -> AsgiApp:
     return cast("AsgiApp", app)
 
 
+def _with_sound_range(scope: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Return a scope without a Range that is none: then the whole file is sent, as of a result of
+    `Path` (RFC 9110, 14.2). Starlette would refuse it in plain text.
+    """
+    ranges = [value for name, value in scope["headers"] if name == b"range"]
+    if not ranges or (len(ranges) == 1 and _is_sound(ranges[0])):
+        return scope
+    headers = [field for field in scope["headers"] if field[0] != b"range"]
+    return {**scope, "headers": headers}
+
+
+def _is_sound(value: bytes) -> bool:
+    found = _RANGES.fullmatch(value.strip())
+    if found is None:
+        return False
+    parts = [part.strip().partition(b"-") for part in found[1].split(b",")]
+    return all(not (start and end) or int(start) <= int(end) for start, _, end in parts)
+
+
 class _Folder(StaticFiles):
     """A folder of files; what begins with a dot (`.git`, `.env`) is not shown.
 
@@ -59,7 +81,7 @@ class _Folder(StaticFiles):
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer with a file (ASGI, for `http` scopes)."""
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__(_with_sound_range(scope), receive, send)
         except HTTPException as exc:
             path = scope["path"].removeprefix(scope["root_path"])
             headers = dict(exc.headers or {})
