@@ -51,6 +51,8 @@ OPTIONS = [flag for flag in FLAGS if flag.part != "loader"]
 
 def sample(flag: Flag, which: int, base: Path) -> tuple[str, Any]:
     text, meaning = SAMPLES[flag.kind.metavar][which]
+    if flag.key == "metrics":  # a switch that is on
+        return ("false", "no")[which], False
     if flag.key == "root_path":
         return "/" + text, "/" + text
     meaning = meaning.format(base=base) if flag.kind.metavar == "PATH" else meaning
@@ -569,7 +571,8 @@ def test_any_text_of_an_option_is_read_or_left_to_be_refused(text: str) -> None:
 def test_the_plan_has_all_that_the_settings_say_of_a_run() -> None:
     settings = Settings(
         "app:Entry", listen=ListenPlan(port=1), main="main.py", loop="asyncio", inner_keep_alive=1.0,
-        shared_memory=2, access_log=True, log_level="debug", debug=True, sys_path=("a",), argv=("b",),
+        shared_memory=2, access_log=True, metrics=False, log_level="debug", debug=True, sys_path=("a",),
+        argv=("b",),
     )  # fmt: skip
     plan = settings.plan("Entry", (), sys_path=("a", "c"), argv=("d",))
     assert (plan.sys_path, plan.argv) == (("a", "c"), ("d",))

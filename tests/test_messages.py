@@ -34,6 +34,7 @@ EXAMPLES: list[ControlMessage] = [
     messages.Lost("/run/x"),
     messages.Members((NODE,)),
     messages.RosterHandover(),
+    messages.MetricsHandover(),
     messages.Init(("", "read"), None, {"model": "http://u:p@h"}, False, {"0a": "alice"}, "0b"),
     messages.ServePublic(),
     messages.Resolved(3),

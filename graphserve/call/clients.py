@@ -27,6 +27,7 @@ from graphserve.call.retry_budget import RetryBudget
 from graphserve.graph.importer import Target, load
 from graphserve.graph.plan import URL_LEVELS, ApiPlan, EdgePlan, NodePlan, Plan
 from graphserve.loop.loop_thread import LoopThread
+from graphserve.metrics.recorder import CallSeries, Recorder
 from graphserve.system.rundir.paths import batch_sockets, queue_socket
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, UntypedCodec
 from graphserve.wire.extensions import from_elsewhere
@@ -206,6 +207,7 @@ class Clients(Generic[RequestT]):
             default: the temporary one, where they stay until `close`.
         keys: the API keys that services elsewhere want, by `EdgePlan.place`; default: they are read
             from their files.
+        recorder: counts their calls; None: nothing does.
     """
 
     def __init__(
@@ -219,7 +221,9 @@ class Clients(Generic[RequestT]):
         has_started: Callable[[str], bool] = lambda node: True,
         files: str = "",
         keys: Mapping[str, str] | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
+        self._recorder = recorder
         self.node = node
         self.plan = plan
         self.lane_to = lane_to
@@ -235,8 +239,8 @@ class Clients(Generic[RequestT]):
     def inject(self, instance: object) -> None:
         """Put a client for each dependency on the instance, and where one has keys a mapping."""
         mappings: dict[str, dict[str, TypedClient | HttpClient]] = {}
-        for edge in self.node.edges:
-            client = self._client(edge)
+        for number, edge in enumerate(self.node.edges):
+            client = self._client(edge, number)
             if edge.key is None:
                 vars(instance)[edge.attribute] = client
             else:
@@ -251,11 +255,11 @@ class Clients(Generic[RequestT]):
             if closing is not None:
                 await closing
 
-    def _client(self, edge: EdgePlan) -> TypedClient | HttpClient:
+    def _client(self, edge: EdgePlan, number: int) -> TypedClient | HttpClient:
         if edge.client != "typed":
             return self._httpx(edge)
         if edge.url is not None:
-            return self._at_url(edge, edge.url)
+            return self._at_url(edge, edge.url, number)
         node = self.plan.node(edge.node)
         cls = self._class_of(node) if edge.typed else None
         slack = slack_to(self.plan, node.name)
@@ -279,11 +283,16 @@ class Clients(Generic[RequestT]):
                         edge.attempts,
                         writes_slowly(cls, api),
                         self._files_of(api),
+                        self._series(number, place),
                     ),
                 )
-                for api in node.apis
+                for place, api in enumerate(node.apis)
             },
         )
+
+    def _series(self, edge: int, api: int) -> CallSeries | None:
+        """Return what counts the calls by an edge to an API, each by its place in the Plan."""
+        return None if self._recorder is None else self._recorder.calls(edge, api)
 
     def _lane_of(self, edge: EdgePlan, node: NodePlan, api: ApiPlan) -> TypedLane[RequestT]:
         lane = self.lane_to(node, api)
@@ -315,7 +324,7 @@ class Clients(Generic[RequestT]):
         self._closing.append(made.close)
         return made
 
-    def _at_url(self, edge: EdgePlan, url: str) -> TypedClient:
+    def _at_url(self, edge: EdgePlan, url: str, number: int) -> TypedClient:
         from graphserve.call.lanes.url import UrlLane  # brings httpx, which brings click and rich
 
         lane = UrlLane(
@@ -340,9 +349,10 @@ class Clients(Generic[RequestT]):
                         client=_written(edge),
                         slow=writes_slowly(cls, api),
                         files=self._files_of(api),
+                        series=self._series(number, place),
                     ),
                 )
-                for api in edge.apis
+                for place, api in enumerate(edge.apis)
             },
         )
 

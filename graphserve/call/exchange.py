@@ -19,11 +19,13 @@ from graphserve.call.context import CallContext, current
 from graphserve.call.retry_budget import PER_SECOND, SHARE, RetryBudget
 from graphserve.call.suspicions import KILLS, known, quarantined
 from graphserve.call.upload import LEFT
-from graphserve.errors import CallError, DeadlineExceeded, RemoteError
+from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavailable
 from graphserve.graph.plan import ApiPlan
 from graphserve.loop.reply import Reply
 from graphserve.loop.shield import shielded
 from graphserve.loop.timers import Timer, set_timer
+from graphserve.metrics.layout import CANCELLED, DEADLINE, ERROR, OK, UNAVAILABLE
+from graphserve.metrics.recorder import CallSeries
 from graphserve.wire.headers import ARGUMENTS_UNREAD, Headers
 from graphserve.wire.shared_buffers import Ticket, done
 from graphserve.wire.trust import PEER, PUBLIC
@@ -113,9 +115,11 @@ class Exchange(Generic[RequestT]):
         tickets: the memory that the request refers to.
         inline: makes the request with what it refers to in it, for a node that cannot read our
             memory.
+        series: counts it, once, whatever ends it; None: nothing does.
     """
 
     __slots__ = (
+        "began_ns",
         "connection",
         "context",
         "deadline_ns",
@@ -133,6 +137,7 @@ class Exchange(Generic[RequestT]):
         "resends",
         "runs",
         "sent_to",
+        "series",
         "shielded",
         "slack",
         "tickets",
@@ -159,6 +164,7 @@ class Exchange(Generic[RequestT]):
         upload: AsyncIterator[bytes] | None = None,
         tickets: list[Ticket] | None = None,
         inline: Callable[[], RequestT] | None = None,
+        series: CallSeries | None = None,
     ) -> None:
         # what is asked
         self.loop = loop
@@ -187,6 +193,9 @@ class Exchange(Generic[RequestT]):
         self.kills = 0  # how often it lost a worker that executed it
         # what it is known by, if calls of its node were suspects when it was sent
         self.fingerprint: str | None = None
+        # what counts it, until it has ended; and when it began, by CLOCK_MONOTONIC
+        self.series = series
+        self.began_ns = 0
 
     def start(self, threaded: bool = False) -> None:
         """Send it; on the loop's thread.
@@ -198,6 +207,9 @@ class Exchange(Generic[RequestT]):
         """
         if self.over:
             return
+        if self.series is not None:
+            self.series.begin()
+            self.began_ns = time.monotonic_ns()
         context = current.get()
         if context is not None:
             if context.gone and threaded and not context.over:
@@ -213,7 +225,7 @@ class Exchange(Generic[RequestT]):
                 context.calls.add(self)
             self.context = context
         if self.deadline_ns is not None:
-            left = (self.deadline_ns - time.monotonic_ns()) / 1e9
+            left = (self.deadline_ns - (self.began_ns or time.monotonic_ns())) / 1e9
             if left <= 0:
                 self._time_out()
                 return
@@ -378,6 +390,9 @@ class Exchange(Generic[RequestT]):
 
     def refuse(self, error: CallError, threaded: bool = False) -> None:
         """End it in place of `start`, since its arguments cannot be sent."""
+        if self.series is not None and not self.over:
+            self.series.begin()
+            self.began_ns = time.monotonic_ns()
         self.fail(error)
         if not self.reply.cancelled():
             self.reply.exception()  # looked at: a call that nobody looks at says so itself
@@ -390,6 +405,8 @@ class Exchange(Generic[RequestT]):
         """End it, since nobody waits any more: closing the connection cancels all below."""
         if self.over:
             return
+        if self.began_ns and self.series is not None:
+            self.series.end(CANCELLED, time.monotonic_ns() - self.began_ns)
         self._end()
         if not self.reply.done():
             self.reply.cancel()
@@ -504,6 +521,9 @@ class Exchange(Generic[RequestT]):
     def _finish(
         self, error: BaseException | None, result: object = None, *, at_once: bool = False
     ) -> None:
+        if self.began_ns and self.series is not None:
+            outcome = self._outcome(error, result)
+            self.series.end(outcome, time.monotonic_ns() - self.began_ns)
         self._end()
         if self.reply.done():
             return
@@ -514,6 +534,10 @@ class Exchange(Generic[RequestT]):
                 self._hint(error) if isinstance(error, DeadlineExceeded) else error
             )
         self.reply.wake(at_once=at_once and asyncio.current_task(self.loop) is None)
+
+    def _outcome(self, error: BaseException | None, result: object) -> int:
+        """Return how it has ended, as it is counted."""
+        return OK if error is None else outcome_of(error)
 
     def _end(self) -> None:
         self.over = True
@@ -531,6 +555,15 @@ class Exchange(Generic[RequestT]):
         if self.tickets:
             done(self.tickets)
         self.lane.forget(self)
+
+
+def outcome_of(error: BaseException) -> int:
+    """Return as what a call is counted that ends with this error."""
+    if isinstance(error, DeadlineExceeded):
+        return DEADLINE
+    if isinstance(error, Unavailable):
+        return UNAVAILABLE
+    return CANCELLED if isinstance(error, asyncio.CancelledError) else ERROR
 
 
 class TypedExchange(Exchange[RequestT]):

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 
 from graphserve.call.exchange import Exchange, Lane, RequestT
 from graphserve.errors import DeadlineExceeded
+from graphserve.metrics.recorder import CallSeries
 from graphserve.wire.headers import Headers
 from graphserve.wire.shared_buffers import Ticket
 
@@ -40,12 +41,14 @@ class PiecewiseExchange(Exchange[RequestT]):
         upload: AsyncIterator[bytes] | None,
         tickets: list[Ticket] | None = None,
         inline: Callable[[], RequestT] | None = None,
+        series: CallSeries | None = None,
         *,
         piece_timeout: float | None,
     ) -> None:
         super().__init__(
-            loop, lane, node, request, deadline_ns, slack, runs, read, upload, tickets, inline
-        )
+            loop, lane, node, request, deadline_ns, slack, runs, read, upload, tickets, inline,
+            series,
+        )  # fmt: skip
         self.piece_timeout = piece_timeout
         # what has come
         self.size = 0  # bytes that nobody has taken yet
@@ -77,6 +80,9 @@ class PiecewiseExchange(Exchange[RequestT]):
         if self.full and not self.over:
             self.room_waiter = self.loop.create_future()
             await self.room_waiter
+
+    def _outcome(self, error: BaseException | None, result: object) -> int:
+        return super()._outcome(error or self.error, result)
 
     def _holds(self) -> bool:
         """Return whether something is here that nobody has taken yet."""

@@ -39,6 +39,7 @@ from graphserve.logs.exception_text import described
 from graphserve.loop.loop_thread import LoopThread
 from graphserve.loop.reply import Reply
 from graphserve.loop.shield import shielded
+from graphserve.metrics.recorder import CallSeries
 from graphserve.system.frozen import dataclass
 from graphserve.wire import problem
 from graphserve.wire.exceptions import ErrorDetail, Unsendable
@@ -89,6 +90,7 @@ class DependencyApi(Generic[RequestT]):
         attempts: how often a call may run at most, if the API is idempotent; None: no limit here.
         slow: whether its arguments may take long to write, as pictures and tables do.
         files: where files are put that it answers with, if it does.
+        series: counts its calls; None: nothing does.
     """
 
     plan: ApiPlan
@@ -105,6 +107,7 @@ class DependencyApi(Generic[RequestT]):
     attempts: int | None = None
     slow: bool = False
     files: FetchedFiles | None = None
+    series: CallSeries | None = None
 
     @property
     def runs(self) -> int:
@@ -125,6 +128,7 @@ class RemoteApi(Generic[RequestT]):
         "_parameters",
         "_runs",
         "_sender",
+        "_series",
         "_slow",
         "_written",
     )
@@ -139,6 +143,7 @@ class RemoteApi(Generic[RequestT]):
         self._sender = api.sharing.memory.sender if api.sharing is not None else None
         self._runs = api.runs
         self._files = api.files
+        self._series = api.series
         self._slow = api.slow and not api.plan.stream and api.plan.input_stream is None
         self._never_sent = self._compose(None, None, b"")  # the request of a call that misfits
 
@@ -189,6 +194,7 @@ class RemoteApi(Generic[RequestT]):
                 upload,
                 tickets,
                 inline,
+                self._series,
                 decode=self._item,
                 item_timeout=left,
             )
@@ -205,6 +211,7 @@ class RemoteApi(Generic[RequestT]):
             upload,
             tickets,
             inline,
+            self._series,
         )
         start = exchange.start if misfit is None else partial(exchange.refuse, misfit)
         if threading.get_ident() == loop_thread.thread:
@@ -251,6 +258,7 @@ class RemoteApi(Generic[RequestT]):
             api.slack,
             self._runs,
             read,
+            series=self._series,
         )
         exchange.start()
         return RemoteCall(self._loop_thread, exchange, self._name, self._written)

@@ -16,6 +16,7 @@ from graphserve.call.misuse import NotAResult
 from graphserve.call.pieces import PiecewiseExchange, wake
 from graphserve.declare.typed import Stream
 from graphserve.errors import CallError, RemoteError
+from graphserve.metrics.recorder import CallSeries
 from graphserve.wire import problem
 from graphserve.wire.formats import END, ERROR, FrameReader
 from graphserve.wire.headers import Headers
@@ -56,13 +57,14 @@ class StreamExchange(PiecewiseExchange[RequestT]):
         upload: AsyncIterator[bytes] | None,
         tickets: list[Ticket] | None,
         inline: Callable[[], RequestT] | None,
+        series: CallSeries | None = None,
         *,
         decode: Callable[[bytes], object],
         item_timeout: float | None,
     ) -> None:
         super().__init__(
             loop, lane, node, request, deadline_ns, slack, runs, read, upload, tickets, inline,
-            piece_timeout=item_timeout,
+            series, piece_timeout=item_timeout,
         )  # fmt: skip
         self.decode = decode
         # what has come
@@ -122,6 +124,9 @@ class StreamExchange(PiecewiseExchange[RequestT]):
 
     def fail_at_first_item(self, error: CallError) -> None:
         """End it with this error when its first item is asked for: its arguments cannot be sent."""
+        if self.series is not None:
+            self.series.begin()
+            self.series.end(self._outcome(error, None), 0)
         self.finished = True
         self.error = error
 

@@ -150,6 +150,29 @@ class RunningGraph:
             connection.close()
         raise NotRunningError(f"the graph in {self.folder} has ended, and may have said more")
 
+    def metrics(self, accept: str) -> str:
+        """Return its metrics as text.
+
+        Args:
+            accept: which format, as an Accept header.
+
+        Raises:
+            NotRunningError: the graph has ended.
+            NoAnswer: it does not answer in time.
+        """
+        connection = _Connection(self.folder, ANSWER_TIMEOUT)
+        try:
+            connection.request("GET", "/metrics", headers={"Accept": accept})
+            answer = connection.getresponse()
+            text = answer.read().decode()
+        except (OSError, http.client.HTTPException, ValueError) as exc:
+            raise self._gone(exc) from None
+        finally:
+            connection.close()
+        if answer.status >= 400:
+            raise OperationFailed({"detail": text})
+        return text
+
     def stop(self) -> None:
         """Begin to stop it."""
         self._ask("POST", "/stop", None, ANSWER_TIMEOUT)

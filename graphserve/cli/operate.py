@@ -1,4 +1,5 @@
-"""The commands for a graph that runs: `ps`, `status`, `scale`, `reload`, `restart` and `stop`.
+"""The commands for a graph that runs: `ps`, `status`, `metrics`, `scale`, `reload`, `restart` and
+`stop`.
 
 Each finds the graph, asks its control socket, and shows the answer.
 """
@@ -185,6 +186,25 @@ def _failed_operation(failure: FailureRow) -> str:
         f" {failure['version']}, from before{but}; a worker that dies is replaced from the files as"
         " they are now, and may not start: mend them and reload"
     )
+
+
+@click.command("metrics", short_help="Print what a running graph has counted.")
+@run_dir_option
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(("text", "openmetrics")),
+    default="text",
+    help="The format of Prometheus (text), or OpenMetrics.",
+)
+def metrics(run_dir: str | None, format_: str) -> int:
+    """Print the metrics of a running graph: requests at the port, calls between services.
+
+    They are what `GET /metrics` answers on the graph's control socket, in the format of Prometheus.
+    """
+    accept = {"text": "text/plain", "openmetrics": "application/openmetrics-text"}[format_]
+    click.echo(find(run_dir).metrics(accept), nl=False)
+    return ExitCode.OK
 
 
 @click.command("scale", short_help="Change how many workers a node has.")

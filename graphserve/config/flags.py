@@ -289,6 +289,13 @@ FLAGS = (
         "Memory for the newest lines, which `graphserve logs` shows; 0 keeps none.",
     ),
     Flag("access-log", v.SWITCH, "settings", "access_log", "Log each request."),
+    Flag(
+        "metrics",
+        v.SWITCH,
+        "settings",
+        "metrics",
+        "Count requests and calls (`graphserve metrics` shows them).",
+    ),
     # The machine.
     Flag("reload", v.SWITCH, "config", "reload", "Replace the workers when a source file changes."),
     Flag(

@@ -286,6 +286,7 @@ class RunSettings:
         shared_memory: bytes of shared memory that one worker may hold for large arrays; 0 sends
             them by socket.
         access_log: whether each request is logged.
+        metrics: whether requests and calls are counted.
         log_level: the level below which workers' records are dropped.
         debug: whether answers carry the exception text (under --reload).
     """
@@ -298,6 +299,7 @@ class RunSettings:
     inner_keep_alive: float = 30.0
     shared_memory: int = 1024 * 1024 * 1024
     access_log: bool = False
+    metrics: bool = True
     log_level: str = "info"
     debug: bool = False
 

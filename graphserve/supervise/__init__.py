@@ -15,6 +15,8 @@ It never imports user code.
     revision          a Plan that runs, with its number and its file in the run folder
     node              one node's workers and its restart policy
     backoff           how long the restart policy pauses between starts that fail
+    counts            gives each process memory to count in, keeps what those have counted that are
+                      gone
     verdicts          decides by its health reports whether a worker is recycled or killed
     quarantine        refuses calls that have killed two workers
     rollout           replaces the workers of a node: by those of another revision, by more or

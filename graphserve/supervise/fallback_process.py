@@ -26,6 +26,7 @@ from typing import Protocol
 
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.supervise.backoff import Backoff
+from graphserve.supervise.counts import GraphCounts
 from graphserve.supervise.events import LogRecord, Observer
 from graphserve.supervise.node import Node
 from graphserve.supervise.process.reaper import how_it_ended, is_dead
@@ -100,6 +101,7 @@ class SteeredFleet(Protocol):
     observer: Observer
     nodes: list[Node]
     current: Revision | None
+    counts: GraphCounts
 
     def look(self, suspect: str) -> None:
         """Have the run folder looked after."""
@@ -394,8 +396,13 @@ class FallbackProcess:
     def _send_init(self, process: WorkerProcess) -> None:
         process.enter(WorkerState.STARTING)
         revision = process.revision
+        self._hand_over_counts(process)
         self._tell_members(process)
         process.send(revision.init((), {}, at_port=True, resolving=revision.is_provisional))
+
+    def _hand_over_counts(self, process: WorkerProcess) -> None:
+        plan = process.revision.plan
+        self._fleet.counts.hand_over(process, plan, plan.node(plan.entry))
 
     def _tell_members(self, process: WorkerProcess) -> None:
         revision = process.revision
@@ -412,6 +419,7 @@ class FallbackProcess:
         if not process.revision.is_provisional:
             return
         process.goes_on_with(revision)
+        self._hand_over_counts(process)
         self._tell_members(process)
         process.send(messages.Resolved(revision.number))
 
@@ -424,6 +432,7 @@ class FallbackProcess:
         process.send(messages.Drain(last))
 
     def _died(self, process: WorkerProcess, code: int) -> None:
+        self._fleet.counts.died(process)
         self.processes.discard(process)
         if process is self._current:
             self._current = None

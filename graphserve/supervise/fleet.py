@@ -17,6 +17,8 @@ from graphserve.config import Secrets
 from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.loop.periodic import Periodic
+from graphserve.metrics.labels import Sums
+from graphserve.supervise.counts import GraphCounts
 from graphserve.supervise.events import LogRecord, NodeState, Observer, State
 from graphserve.supervise.fallback_process import FallbackProcess
 from graphserve.supervise.node import Node
@@ -71,6 +73,7 @@ class Fleet:
         # what runs
         self._connections: ControlConnections | None = None
         self._roster = Roster()
+        self.counts = GraphCounts(self._say)
         self._ends: dict[Node, asyncio.Task[None]] = {}
         self._killed = False  # whether everything ends at once, and nothing in order any more
         self._progressed = asyncio.Event()  # set, and replaced, when something has changed
@@ -161,6 +164,7 @@ class Fleet:
             self.look,
             self._tell_suspects,
             self._roster,
+            self.counts,
             self._make_pool,
         )
         self.nodes.append(node)
@@ -426,6 +430,13 @@ class Fleet:
 
     def _find(self, pid: int) -> WorkerProcess | None:
         return next((worker for worker in self._processes() if worker.pid == pid), None)
+
+    def _say(self, level: str, message: str) -> None:
+        self.observer.log(LogRecord(time.time(), level, message))
+
+    def sums(self) -> Sums:
+        """Return what was counted in all processes, those that are gone included."""
+        return self.counts.sums(self._processes())
 
     def _processes(self) -> list[WorkerProcess]:
         return [

@@ -15,6 +15,7 @@ from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan
 from graphserve.graph.resolver import import_limit
 from graphserve.supervise.backoff import Backoff
+from graphserve.supervise.counts import GraphCounts
 from graphserve.supervise.events import LogRecord, State
 from graphserve.supervise.process.reaper import how_it_ended
 from graphserve.supervise.process.sockets import NamedSocket
@@ -51,6 +52,7 @@ class Node(NodeLife):
         look: has the run folder looked after, before something is started that needs it.
         warn: called when callers are to know which calls kill workers.
         roster: where its workers are named.
+        counts: what its workers count.
         make_pool: makes its processes.
     """
 
@@ -64,9 +66,11 @@ class Node(NodeLife):
         look: Callable[[], None],
         warn: Callable[[Node], None],
         roster: Roster,
+        counts: GraphCounts,
         make_pool: MakePool = Pool,
     ) -> None:
         super().__init__()
+        self._counts = counts
         self.quarantine = Quarantine(self, partial(warn, self))
         self._look = look
         self._roster = roster
@@ -191,6 +195,8 @@ class Node(NodeLife):
         worker.enter(WorkerState.STARTING)
         limit = worker.options.startup_timeout
         self._limit_start(worker, limit, "was not ready {:g} s after it began to start")
+        revision = worker.revision
+        self._counts.hand_over(worker, revision.plan, revision.plan.node(self.plan.name))
         if self._roster.descriptor >= 0:
             worker.send(messages.RosterHandover(), [self._roster.descriptor])
         worker.send(members)
@@ -441,6 +447,7 @@ class Node(NodeLife):
         self.say("warning", words, worker)
 
     def _died(self, worker: WorkerProcess, code: int) -> None:
+        self._counts.died(worker)
         if not worker.message:
             worker.ends_for(f"a worker of {self.plan.name} {how_it_ended(code)}")
         if worker.respawns and not self.stopping:

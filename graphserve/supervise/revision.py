@@ -153,6 +153,7 @@ def provisional_plan(settings: Settings) -> Plan:
         listen=settings.listen,
         loop="auto" if settings.loop == "uvloop" else settings.loop,
         access_log=settings.access_log,
+        metrics=settings.metrics,
         log_level=settings.log_level,
         debug=settings.debug,
     )

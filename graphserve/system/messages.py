@@ -12,7 +12,7 @@ A message is one line of JSON on the control connection (`system/channel.py`), a
         held, answered, lost             what it saw of others
         bound                            after `rebind`
     supervisor → worker
-        roster, members, init → (serve) → drain → exit        the same life
+        metrics, roster, members, init → (serve) → drain → exit        the same life
         beat                             once a second
         members, suspicions              news of others
         report, rebind, listeners, unready
@@ -204,6 +204,10 @@ class Members(FromSupervisor, type="members"):
 
 class RosterHandover(FromSupervisor, type="roster"):
     """The memory that names the workers that live comes along."""
+
+
+class MetricsHandover(FromSupervisor, type="metrics"):
+    """The memory that it counts in comes along."""
 
 
 class Init(FromSupervisor, type="init"):

@@ -22,6 +22,7 @@ from graphserve.call.membership import Membership
 from graphserve.errors import Unavailable
 from graphserve.graph.plan import ApiPlan, NodePlan, Plan
 from graphserve.loop.periodic import Periodic
+from graphserve.metrics.recorder import Recorder
 from graphserve.wire.api_keys import ApiKeyCheck
 from graphserve.wire.signature import Signature
 from graphserve.worker.dispatch.executor import LEVEL_GUARD, BoundApi, Executor
@@ -52,6 +53,7 @@ class FallbackServer:
         tls: of the public socket, if it is a TLS port.
         keys: find out who clients are, if they need an API key.
         resolving: whether the Plan is only what is known before modules are imported.
+        recorder: counts what comes of requests; None: nothing does.
     """
 
     address = ""  # nobody calls it but clients
@@ -66,6 +68,7 @@ class FallbackServer:
         *,
         keys: ApiKeyCheck | None = None,
         resolving: bool = False,
+        recorder: Recorder | None = None,
     ) -> None:
         self.plan = plan
         self.node = node
@@ -90,6 +93,7 @@ class FallbackServer:
             tree=self._tree(),
             cors=cors_of(plan),
             keys=keys,
+            recorder=recorder,
             **publicly(plan.listen),
         )
         self._door = ClosedDoor(node.name, self._sockets())
@@ -97,18 +101,20 @@ class FallbackServer:
         self._port: Acceptor | None = None
         self._leaving = False
 
-    def resolve(self, plan: Plan, node: NodePlan) -> None:
+    def resolve(self, plan: Plan, node: NodePlan, recorder: Recorder | None = None) -> None:
         """Serve the Plan, which was not there before: what waits is answered with it.
 
         Args:
             plan: the graph.
             node: its entry.
+            recorder: counts from now on.
         """
         self.plan = plan
         self.node = node
         self.health.rename(node.name)
         paths, executor, _, responder, relay = self._served()
         self.listener.serve(paths, executor, responder, relay, self._tree(), cors_of(plan))
+        self.listener.count_in(recorder)
         self.listener.refresh()
         self._door.serve(node.name, self._sockets())
         if self._beginning is not None:
@@ -121,7 +127,7 @@ class FallbackServer:
         relay = Relay(node, Lanes(plan, self.run, self.membership), executor.guard + LEVEL_GUARD)
         # no call goes around the middleware of its workers
         elsewhere = ("",) if node.middleware else node.mounts
-        apis = {api.name: api_of_plan(node, api) for api in node.apis}
+        apis = {api.name: api_of_plan(node, api, index) for index, api in enumerate(node.apis)}
         self.app.serve({} if node.middleware else apis, self._sockets(), elsewhere)
         cors = cors_of(plan)
         common = b"" if cors is None else cors.common
@@ -132,7 +138,7 @@ class FallbackServer:
     def _tree(self) -> RouteTree | None:
         if self.node.middleware:
             return None
-        apis = [api_of_plan(self.node, api) for api in self.node.apis]
+        apis = [api_of_plan(self.node, api, index) for index, api in enumerate(self.node.apis)]
         return route_tree(apis, self.plan.listen.root_path)
 
     def _sockets(self) -> SocketRoutes:
@@ -225,7 +231,7 @@ class _Absent:
             )
 
 
-def api_of_plan(node: NodePlan, api: ApiPlan) -> BoundApi:
+def api_of_plan(node: NodePlan, api: ApiPlan, index: int) -> BoundApi:
     """Return an API as the Plan knows it; what only its class knows is left to the worker that
     executes the call.
     """
@@ -240,4 +246,6 @@ def api_of_plan(node: NodePlan, api: ApiPlan) -> BoundApi:
     given = [timeout for timeout in (api.timeout, node.options.timeout) if timeout is not None]
     unknown: Any = None
     timeout = min(given, default=None)
-    return BoundApi(api, signature, unknown, unknown, unknown, True, timeout, None, unknown)
+    return BoundApi(
+        api, signature, unknown, unknown, unknown, True, timeout, None, unknown, index=index
+    )

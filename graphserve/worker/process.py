@@ -25,6 +25,7 @@ from graphserve.errors import ExitCode, StartupError
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.isolation import forked
 from graphserve.logs import records
+from graphserve.metrics.recorder import Recorder
 from graphserve.system import messages, os_errors
 from graphserve.system.channel import Channel
 from graphserve.system.process_title import name_process
@@ -174,6 +175,7 @@ class SupervisedProcess(Generic[ServerT]):
         # from when it serves
         self.server: ServerT | None = None
         self._opening: asyncio.Task[None] | None = None
+        self._counts_in: int | None = None  # the descriptor of memory that is not in use yet
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def live(self) -> None:
@@ -207,6 +209,14 @@ class SupervisedProcess(Generic[ServerT]):
         init = await self._init
         self.life.move_to(ProcessState.STARTING)
         return init
+
+    def _recorder(self) -> Recorder | None:
+        """Return what counts here, in the memory that the supervisor has sent last, by the Plan
+        as it is now; None if there is none.
+        """
+        descriptor = self._counts_in
+        self._counts_in = None
+        return None if descriptor is None else Recorder.open(self.plan, self.node, descriptor)
 
     def _tls(self, keyfile_password: str | None) -> ssl.SSLContext | None:
         """Read what the public socket needs for TLS, before anything that takes long.
@@ -253,6 +263,8 @@ class SupervisedProcess(Generic[ServerT]):
             case messages.SuspectCalls(node=name):
                 suspicions = Suspicions.read(message, self.supervisor.tell_answered)
                 self.membership.update_suspicions(name, suspicions)
+            case messages.MetricsHandover() if self._counts_in is None:
+                self._counts_in = descriptors[0]
             case messages.Init() if not self._init.done():
                 self._on_init(message, descriptors)
             case messages.ServePublic() if self.life.state is ProcessState.SERVING:
@@ -389,6 +401,7 @@ class Worker(SupervisedProcess["WorkerServer"]):
             tls,
             self._keys(init),
             init.edge_keys,
+            self._recorder(),
         )
 
     def _obeys(self, message: messages.ControlMessage, descriptors: list[int]) -> bool:
@@ -466,6 +479,7 @@ class FallbackServerProcess(SupervisedProcess["FallbackServer"]):
             self._tls(init.keyfile_password),
             keys=self._keys(init),
             resolving=init.resolving,
+            recorder=self._recorder(),
         )
         await server.start()
         return server
@@ -486,7 +500,7 @@ class FallbackServerProcess(SupervisedProcess["FallbackServer"]):
             self._fail(f"{self.node.name}: {os_errors.explain(exc)}", "")
         self.node = self.plan.node(self.plan.entry)
         name_process(f"{self.node.name}[fallback]", "fallback", self.node.id)
-        server.resolve(self.plan, self.node)
+        server.resolve(self.plan, self.node, self._recorder())
 
     def _waits_for_exit(self, last: bool) -> bool:
         return False

@@ -27,6 +27,7 @@ from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.logs import records
 from graphserve.loop.periodic import Periodic
+from graphserve.metrics.recorder import Recorder
 from graphserve.system.frozen import dataclass
 from graphserve.system.inherited import open_standard_streams
 from graphserve.system.messages import FromWorker, HealthReport, WarmingUp
@@ -154,6 +155,7 @@ class WorkerServer:
         tls: of the public socket, if it is a TLS port.
         keys: find out who clients are, if they need an API key.
         mounts: what the port serves besides, started, if there is anything.
+        recorder: counts what comes of requests; None: nothing does.
     """
 
     def __init__(
@@ -168,7 +170,9 @@ class WorkerServer:
         tls: ssl.SSLContext | None,
         keys: ApiKeyCheck | None = None,
         mounts: Mounts | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
+        self._recorder = recorder
         membership = neighbours.membership
         self.plan = plan
         self.node = node
@@ -245,6 +249,7 @@ class WorkerServer:
         tls: ssl.SSLContext | None,
         keys: ApiKeyCheck | None = None,
         edge_keys: Mapping[str, str] = NO_KEYS,
+        recorder: Recorder | None = None,
     ) -> WorkerServer:
         """Make the instance, then listen on the worker's own socket and on the node's shared ones.
 
@@ -261,6 +266,7 @@ class WorkerServer:
             tls: of the public socket, if it is a TLS port.
             keys: find out who clients are, if they need an API key.
             edge_keys: the API keys that services elsewhere want, by `EdgePlan.place`.
+            recorder: counts calls, and what comes of requests; None: nothing does.
 
         Raises:
             StartupError: the instance cannot be made or entered, or what is mounted does not start.
@@ -285,6 +291,7 @@ class WorkerServer:
             has_started=membership.has_started,
             files=received_files(worker_socket(run, node.id, os.getpid())),
             keys=edge_keys,
+            recorder=recorder,
         )
         instance = ServiceInstance(
             node, service, threads, clients.inject, lambda: report(WarmingUp())
@@ -294,7 +301,9 @@ class WorkerServer:
         mounts = None
         if node.mounts and node.name == plan.entry:
             mounts = await _started(node, service, instance)
-        server = cls(plan, node, run, instance, neighbours, sockets, report, tls, keys, mounts)
+        server = cls(
+            plan, node, run, instance, neighbours, sockets, report, tls, keys, mounts, recorder
+        )
         await server._open()
         return server
 
@@ -407,6 +416,7 @@ class WorkerServer:
             keys=self._keys if public else None,
             mounts=self._mounts if public else None,
             middleware=public and self._inside is not None,
+            recorder=self._recorder if public else None,
             **rest,
         )
         if public and self._inside is not None:

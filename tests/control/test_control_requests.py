@@ -51,7 +51,7 @@ async def parsed(data: bytes) -> ControlRequest:
         (get(headers=b"x: \xff\r\n"), ControlRequest("GET", "/ps", None, False)),
         (
             get(headers=b"Accept: a/b, application/x-ndjson\r\n"),
-            ControlRequest("GET", "/ps", None, True),
+            ControlRequest("GET", "/ps", None, True, "", b"a/b, application/x-ndjson"),
         ),
         (get(headers=b"x: y\r\n" * 2500), ControlRequest("GET", "/ps", None, False)),
         (post(b"content-length: 0"), ControlRequest("POST", "/scale", None, False)),

@@ -33,6 +33,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("declare",),
     ("wire",),
     ("graph",),
+    ("metrics",),
     ("config", "call"),
     ("worker", "supervise", "export"),
     ("run",),

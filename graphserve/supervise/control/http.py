@@ -51,6 +51,7 @@ class ControlRequest:
         query: what stands behind the `?`.
         body: what the JSON of the body says; None if there was no body.
         wants_lines: whether the client takes an answer line by line, as it comes.
+        accept: the Accept header as it came.
     """
 
     method: str
@@ -58,6 +59,7 @@ class ControlRequest:
     body: object
     wants_lines: bool
     query: str = ""
+    accept: bytes = b""
 
 
 class HttpError(Exception):
@@ -103,7 +105,10 @@ class ControlResponse:
         self, value: object, status: int = 200, content_type: bytes = Format.JSON.value
     ) -> None:
         """Answer with one JSON value."""
-        body = json.dumps(value).encode() + b"\n"
+        self.whole(json.dumps(value).encode() + b"\n", content_type, status)
+
+    def whole(self, body: bytes, content_type: bytes, status: int = 200) -> None:
+        """Answer with a body of any type."""
         self._head(status, content_type, b"content-length: %d\r\n" % len(body))
         self._write(body)
 
@@ -265,7 +270,8 @@ async def read(reader: asyncio.StreamReader) -> ControlRequest:
         raise HttpError(411, _LENGTH_REQUIRED)
     body = await _read_body(reader, int(headers.get(CONTENT_LENGTH, b"0")))
     path, _, query = target.partition("?")
-    return ControlRequest(method, path, body, NDJSON in headers.get(ACCEPT, b""), query)
+    accept = headers.get(ACCEPT, b"")
+    return ControlRequest(method, path, body, NDJSON in accept, query, accept)
 
 
 def parse_head(head: bytes) -> tuple[str, str, dict[bytes, bytes]]:

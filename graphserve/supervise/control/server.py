@@ -1,6 +1,7 @@
 """What operators ask of a running graph, over HTTP on `control.sock`. Runs in the supervisor.
 
-    GET /ps   GET /status   GET /logs   POST /reload {"nodes": […]}   POST /restart {"nodes": […]}
+    GET /ps   GET /status   GET /logs   GET /metrics
+    POST /reload {"nodes": […]}   POST /restart {"nodes": […]}
     POST /scale {"Model": 3}   POST /stop
 
 An operation answers when it is done: once, or line by line for `Accept: application/x-ndjson`. It
@@ -33,6 +34,7 @@ from graphserve.supervise.control.status import (
     overall_state,
     worker_rows,
 )
+from graphserve.supervise.counts import exposed
 from graphserve.supervise.events import log_of
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.log_ring import LogRing
@@ -100,6 +102,7 @@ class ControlApi:
             "/ps": ("GET", self._ps),
             "/status": ("GET", self._status),
             "/logs": ("GET", self._logs),
+            "/metrics": ("GET", self._metrics),
             "/reload": ("POST", self._reload),
             "/restart": ("POST", self._restart),
             "/scale": ("POST", self._scale),
@@ -139,6 +142,9 @@ class ControlApi:
             "failures": failure_rows(supervisor.operations),
         }
         response.json(status)
+
+    async def _metrics(self, request: ControlRequest, response: ControlResponse) -> None:
+        response.whole(*exposed(self._supervisor.fleet.sums(), request.accept))
 
     def _state(self) -> str:
         supervisor = self._supervisor

@@ -23,6 +23,7 @@ from typing import IO, Protocol
 from tornado.ioloop import IOLoop
 
 from graphserve.graph.plan import NodePlan
+from graphserve.metrics.memory import SlotMemory
 from graphserve.supervise.events import LogRecord
 from graphserve.supervise.process._circus import Process, Watcher
 from graphserve.supervise.process.output import Pipe, Records
@@ -32,7 +33,13 @@ from graphserve.supervise.verdicts import Frozen
 from graphserve.system import inherited, stack
 from graphserve.system.channel import Channel
 from graphserve.system.child_process import FIRST_FILE, end_group
-from graphserve.system.messages import FromSupervisor, HealthReport, Rebind, ServePublic
+from graphserve.system.messages import (
+    FromSupervisor,
+    HealthReport,
+    MetricsHandover,
+    Rebind,
+    ServePublic,
+)
 from graphserve.system.rundir.paths import file_identity, received_files
 from graphserve.system.worker_pages import Roster, WorkerPage
 
@@ -101,6 +108,8 @@ class WorkerProcess(WorkerLife):
         self.frozen = Frozen()
         self.health: HealthReport | None = None  # its latest report
         self.page = WorkerPage()  # what it executes
+        # where it counts; a fallback server that goes on with the Plan does so in a second one
+        self.counts: list[SlotMemory] = []
         self.reported = asyncio.Event()  # since it was asked
         # of max_requests: workers that began together are replaced apart
         self.quota = random.uniform(1.0, 1.1)
@@ -118,6 +127,11 @@ class WorkerProcess(WorkerLife):
         """Keep the memory that it writes what it executes into; the descriptor is ours now."""
         self.page.close()
         self.page = WorkerPage(descriptor)
+
+    def count_in(self, memory: SlotMemory) -> None:
+        """Have it count in this memory, which the next message to it may need."""
+        self.counts.append(memory)
+        self.send(MetricsHandover(), [memory.descriptor])
 
     def listens_at(self, address: str) -> None:
         """Keep where its own socket is, and which file that is."""

@@ -15,9 +15,9 @@ from graphserve.wire.headers import REQUEST_ID
 from graphserve.worker.http.asgi import AsgiApp, Message, Receive, Scope, Send
 
 HEALTH = ("/livez", "/readyz")
+HEALTH_PATHS = tuple(path.encode() for path in HEALTH)  # as they come
 CAME = "graphserve.path"  # in the scope: the path as it came, in bytes
 LONGEST = 200  # bytes of a path that are shown
-CLIENT_LEFT = 499  # no status of HTTP, since nobody is there to get it; proxies log this number too
 LOGGER = "graphserve.access"
 
 

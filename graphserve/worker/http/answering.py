@@ -18,6 +18,7 @@ from graphserve.call.request_head import Address, Fields
 from graphserve.errors import CallError, InvalidArguments
 from graphserve.logs.exception_text import described
 from graphserve.loop.reply import Reply
+from graphserve.metrics.recorder import RequestSeries
 from graphserve.wire import problem
 from graphserve.wire.codec import Format, content_format
 from graphserve.wire.exceptions import BeyondMsgpack
@@ -110,7 +111,8 @@ class AnswerableRequest:
 
     `trust` is what it may do more than a client, `accepts` its Accept header as it came,
     `body_stream` its body if the API reads it as it comes, `lost` whether the client is gone,
-    `responder` what makes the bytes of its answer, `started` when it began, by `time.perf_counter`.
+    `responder` what makes the bytes of its answer, `started` when it began, by `time.perf_counter`,
+    `series` what counts it, until that is done.
     """
 
     __slots__ = (
@@ -132,6 +134,7 @@ class AnswerableRequest:
         "responder",
         "response_complete",
         "routed",
+        "series",
         "started",
         "trust",
     )  # fmt: skip
@@ -156,6 +159,10 @@ class AnswerableRequest:
         self.http_1_0 = http_1_0
         self.started = time.perf_counter()
         self._api = api
+        self.series: RequestSeries | None = None
+        if listener.recorder is not None and not listener.middleware:
+            method = b"POST" if routed is None else b"HEAD" if routed.head else routed.method
+            self.series = listener.counted(method, api.index)
         # how it is answered
         self.accepts = b""
         self._accept: AnswerFormat = _JSON
@@ -213,6 +220,13 @@ class AnswerableRequest:
                 method = "HEAD" if routed.head else routed.method.decode()
                 path = shown(routed.path)
             log_answer(method, path, status, self.context.request_id, seconds, self.client)
+
+    def count(self, status: int) -> None:
+        """Count how it has ended, which is done once."""
+        series = self.series
+        self.series = None
+        if series is not None:
+            series.end(status, time.perf_counter() - self.started)
 
     def began_earlier(self, seconds: float) -> None:
         """Count the time that the request waited before it was read, also as time that its deadline
@@ -458,6 +472,8 @@ class AnswerableRequest:
         self.response_complete = True
         if self.routed is not None and self.routed.head:
             data = data[: data.find(_BODY) + len(_BODY)]
+        if self.series is not None:  # before: who has its answer finds it counted
+            self.count(status)
         connection.transport.write(data)
         if self.body_stream is not None and not self._whole:
             self.body_stream.fail()  # a thread may wait for more of it

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from graphserve.call.request import new_request_id
 from graphserve.errors import CallError
 from graphserve.logs import records
+from graphserve.metrics.layout import CLIENT_LEFT
+from graphserve.metrics.recorder import RequestSeries
 from graphserve.wire import problem
 from graphserve.wire.headers import (
     CHUNKED,
@@ -77,6 +80,7 @@ class AsgiRequest:
         end: closes the connection behind it.
         body: what comes of its body, if the application reads it.
         expects: whether the client waits to be told that its body is wanted.
+        series: counts it; None: nothing does.
     """
 
     def __init__(
@@ -93,7 +97,11 @@ class AsgiRequest:
         body: RequestBody | None = None,
         *,
         expects: bool = False,
+        series: RequestSeries | None = None,
     ) -> None:
+        self.series = series
+        self._came = time.perf_counter() if series is not None else 0.0
+        self._status = 0  # of the answer, once that has begun
         self.app = app
         self.scope = scope
         self._transport = transport
@@ -149,6 +157,13 @@ class AsgiRequest:
             self._more_body = False
             self._changed.set()
 
+    def count(self, status: int) -> None:
+        """Count how it has ended, which is done once."""
+        series = self.series
+        self.series = None
+        if series is not None:
+            series.end(status, time.perf_counter() - self._came)
+
     def drop(self) -> None:
         """Answer it no more: another answer takes the place of its own."""
         self.disconnect()
@@ -162,6 +177,7 @@ class AsgiRequest:
         """Note that the connection is lost."""
         if not self.response_complete:
             self._disconnected = True
+            self.count(CLIENT_LEFT)
             for context in self.scope.get(CALLS, ()):
                 context.leave()
         if self._body is not None:
@@ -190,6 +206,7 @@ class AsgiRequest:
     async def _end_badly(self) -> None:
         if self._started:
             if not self.response_complete:
+                self.count(self._status)
                 self._transport.close()
             return
         text = b"Internal Server Error"
@@ -247,6 +264,7 @@ class AsgiRequest:
             self._send_body(message.get("body", b""), message.get("more_body", False))
         else:
             self._started = True
+            self._status = message["status"]
             self._send_head(message["status"], list(message.get("headers", ())))
 
     def _send_head(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
@@ -282,6 +300,8 @@ class AsgiRequest:
         self._transport.write(b"".join(lines))
 
     def _send_body(self, body: bytes, more: bool) -> None:
+        if not more:  # before it is sent: who has its answer finds it counted
+            self.count(self._status)
         if not more and self.scope.get(CUT):  # the client is to see that it is not whole
             self.keep_alive = False
             self._left = 0

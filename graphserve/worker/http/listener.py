@@ -13,6 +13,8 @@ from graphserve.call.suspicions import Suspicions
 from graphserve.errors import CallError, RemoteError
 from graphserve.graph.plan import ListenPlan, Plan
 from graphserve.loop.poller import poller
+from graphserve.metrics.layout import OTHER
+from graphserve.metrics.recorder import Recorder, RequestSeries
 from graphserve.wire.extensions import Fetch, Place, no_memory
 from graphserve.wire.headers import CONNECTION, ERROR_KIND
 from graphserve.wire.problem import HttpProblem
@@ -106,6 +108,7 @@ class Listener:
         mounts: finds out which paths are of mounted applications, if there are such.
         middleware: whether calls of APIs go through the application too, since that has middleware
             around it.
+        recorder: counts the requests of the public port; None: nothing does.
     """
 
     def __init__(
@@ -134,6 +137,7 @@ class Listener:
         keys: ApiKeyCheck | None = None,
         mounts: MountFinder | None = None,
         middleware: bool = False,
+        recorder: Recorder | None = None,
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.readers = poller(self.loop)
@@ -162,6 +166,8 @@ class Listener:
         # Until there is another Plan: see `serve`.
         self.throttles: dict[str, AdaptiveThrottle] = {}
         self._innermost = app
+        self.recorder: Recorder | None = None
+        self.count_in(recorder)
         self.serve(apis, executor, responder, relay, tree, cors)
         self.fast_parser = None if responder.public else FastParser(responder.node, apis.values())
         # What changes.
@@ -171,6 +177,23 @@ class Listener:
         self.default_headers: list[tuple[bytes, bytes]] = []  # of its answers
         self.closing = False  # whether each answer is the last one of its connection
         self.refresh()
+
+    def count_in(self, recorder: Recorder | None) -> None:
+        """Count requests with this from now on."""
+        self.recorder = recorder
+
+    def counted(self, method: bytes, route: int = OTHER) -> RequestSeries | None:
+        """Return what counts a request, which begins now; None: nothing does.
+
+        Args:
+            method: of the request.
+            route: the number of the API that it is for, if it is for one.
+        """
+        if self.recorder is None:
+            return None
+        series = self.recorder.requests(route, method)
+        series.begin()
+        return series
 
     def suspect(self, suspicions: Suspicions | None) -> None:
         """Refuse the calls that are known to kill workers of this node; None: there are none."""

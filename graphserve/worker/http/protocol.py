@@ -22,11 +22,13 @@ from graphserve.errors import CallError
 from graphserve.logs import records
 from graphserve.logs.exception_text import described
 from graphserve.loop.timers import Timer, set_timer
+from graphserve.metrics.layout import CLIENT_LEFT, OTHER
+from graphserve.metrics.recorder import RequestSeries
 from graphserve.wire.headers import EXPECT
 from graphserve.wire.problem import HttpProblem, UnreadableArguments
 from graphserve.wire.trust import PUBLIC, opened
 from graphserve.worker.dispatch.slots import Permit, has_hung_up, has_sent
-from graphserve.worker.http.access_log import CAME, CLIENT_LEFT, log_answer, shown
+from graphserve.worker.http.access_log import CAME, HEALTH_PATHS, log_answer, shown
 from graphserve.worker.http.asgi import (
     CALLS,
     CUT,
@@ -67,7 +69,7 @@ class Rejection:
         began: when that began, on the loop's clock.
     """
 
-    __slots__ = ("answered", "began", "line", "over", "problem")
+    __slots__ = ("answered", "began", "line", "over", "problem", "series")
 
     def __init__(self, problem: CallError, line: tuple[bytes, bytes], began: float) -> None:
         self.problem = problem
@@ -75,6 +77,19 @@ class Rejection:
         self.began = began
         self.answered = False  # whether the request that is refused gets its own answer instead
         self.over = False  # whether nothing is left to be said
+        self.series: RequestSeries | None = None  # what counts the request that it takes over
+
+    def take_over(self, request: HttpRequest | AsgiRequest) -> None:
+        """Be counted in place of a request, which is given up."""
+        self.series = request.series
+        request.series = None
+
+    def count(self, status: int, now: float) -> None:
+        """Count how it has ended; `now` is on the loop's clock."""
+        series = self.series
+        self.series = None
+        if series is not None:
+            series.end(status, max(0.0, now - self.began))
 
     def leave_answer(self) -> None:
         """Say nothing: the request that is refused has its own answer, or will get it."""
@@ -173,6 +188,11 @@ class HttpConnection(asyncio.Protocol):
                     request.log(CLIENT_LEFT)
             elif request is not None:
                 request.disconnect()
+        rejection = self.rejection
+        if rejection is not None and not rejection.over:
+            if rejection.series is None and not rejection.answered:
+                rejection.series = self.listener.counted(rejection.line[0])
+            rejection.count(CLIENT_LEFT, self.loop.time())
         self.permit.give_back()
 
     def pause_writing(self) -> None:
@@ -360,6 +380,9 @@ class HttpConnection(asyncio.Protocol):
             if listener.middleware or (mounts is not None and mounts.find(inner) is not None):
                 body = RequestBody(self.flow, self.caller_left, self.transport.abort)
                 expects = version == "1.1" and any(name == EXPECT for name, _ in self.headers)
+        series: RequestSeries | None = None
+        if listener.recorder is not None and listener.path(path) not in HEALTH_PATHS:
+            series = listener.counted(parser.get_method(), self._counted_route())
         keep_alive = version != "1.0" and not self._shared and parser.should_keep_alive()
         before = self.request
         request = AsgiRequest(
@@ -374,6 +397,7 @@ class HttpConnection(asyncio.Protocol):
             self.end,
             body,
             expects=expects,
+            series=series,
         )
         self.request = request
         self.head_complete = True
@@ -381,6 +405,17 @@ class HttpConnection(asyncio.Protocol):
             request.begin()
         else:
             self._queue(request, before)
+
+    def _counted_route(self) -> int:
+        """Return the number of the API that a request is for which goes to the application."""
+        listener = self.listener
+        if not listener.middleware:
+            return OTHER
+        method = self.parser.get_method()
+        api = listener.route(self.url) if method == b"POST" else None
+        if api is None and (routed := listener.find(method, self.url)) is not None:
+            api = routed.api
+        return OTHER if api is None else api.index
 
     # --- its requests ---
 
@@ -589,17 +624,22 @@ class HttpConnection(asyncio.Protocol):
         if request.response_complete:
             rejection.leave_answer()
         elif self.pipeline:  # it waits for those before it: the rejection takes its place
+            rejection.take_over(request)
             self.pipeline.popleft()
             self.request = self.pipeline[0] if self.pipeline else self.current
         elif isinstance(request, HttpRequest):
+            rejection.take_over(request)
             request.drop()
             # cut off: the client sees that it is not whole
             if request.sink is not None and request.sink.begun:
+                rejection.count(CLIENT_LEFT, self.loop.time())
                 rejection.end()
                 self.transport.close()
         elif request.reads_body:
+            rejection.take_over(request)
             request.drop()
             if request.begun:  # cut off: the client sees that it is not whole
+                rejection.count(CLIENT_LEFT, self.loop.time())
                 rejection.end()
                 self.transport.close()
         else:
@@ -618,6 +658,9 @@ class HttpConnection(asyncio.Protocol):
             status, data = self.responder_of_request().problem(
                 rejection.problem, self.trust, context, keep=False
             )
+            if rejection.series is None:
+                rejection.series = self.listener.counted(rejection.line[0])
+            rejection.count(status, self.loop.time())
             self.transport.write(data)
             if self.listener.access_log:
                 self._log_rejection(rejection, status, context.request_id)

@@ -13,6 +13,7 @@ from typing import Protocol
 from graphserve.call.context import CallContext, earliest, shortest
 from graphserve.call.request_head import Address, RequestHead, pack_fields
 from graphserve.errors import CallError, InvalidArguments
+from graphserve.metrics.layout import CLIENT_LEFT
 from graphserve.wire.codec import Format, content_format
 from graphserve.wire.formats import (
     CHECKED_FRAMES,
@@ -573,6 +574,8 @@ class HttpRequest(AnswerableRequest):
     def abandon(self) -> None:
         """Cancel everything below: the client has left."""
         self.lost = True
+        if self.series is not None:
+            self.count(CLIENT_LEFT)
         if self._noted >= 0 and self._api.plan.batch is not None:
             self._remove_note()
         if self.body_stream is not None:

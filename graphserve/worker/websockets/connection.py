@@ -25,11 +25,12 @@ from graphserve.declare.options import SocketLimits
 from graphserve.errors import CallError, Unavailable
 from graphserve.graph.plan import NodePlan
 from graphserve.logs import records
+from graphserve.metrics.layout import CLIENT_LEFT, OTHER
 from graphserve.wire.headers import CLOSE, REQUEST_ID, Headers
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.reason_phrases import phrase
 from graphserve.wire.trust import PUBLIC
-from graphserve.worker.http.access_log import CLIENT_LEFT, log_answer, shown
+from graphserve.worker.http.access_log import log_answer, shown
 from graphserve.worker.http.asgi import AsgiApp, Message, Scope
 from graphserve.worker.http.limits import LEAST_RATE, PORTION
 from graphserve.worker.http.listener import Listener
@@ -71,6 +72,7 @@ class Opening:
         limits: of the WebSocket.
         grace: seconds that it goes on when the worker drains.
         principal: whose API key it came with, if clients need one.
+        route: the path that the WebSocket was declared with.
     """
 
     handshake: Handshake
@@ -79,6 +81,7 @@ class Opening:
     limits: SocketLimits
     grace: float
     principal: str | None = None
+    route: str = ""
 
 
 class OpenDoor:
@@ -110,7 +113,7 @@ class OpenDoor:
         handshake = Handshake.of(head.target, list(head.headers), plan.limits)
         grace = self._node.options.graceful_timeout
         opening = Opening(
-            handshake, head, found.parameters, plan.limits, grace, connection.principal
+            handshake, head, found.parameters, plan.limits, grace, connection.principal, plan.path
         )
 
         def begin(first: bytes) -> None:
@@ -167,6 +170,9 @@ class WebSocketConnection(asyncio.Protocol):
         self._head = opening.head
         self._client = opening.head.client
         self._request_id = b""
+        recorder = listener.recorder
+        route = OTHER if recorder is None else recorder.route(opening.route)
+        self._series = listener.counted(b"GET", route)
         self.since = self.loop.time()
         self._began = self.since
         # what is sent
@@ -251,8 +257,8 @@ class WebSocketConnection(asyncio.Protocol):
         self.flow.resume_writing()
         if exc is None:
             self.transport.close()
-        if self._state == "asked" and self.listener.access_log:
-            self._log(CLIENT_LEFT)
+        if self._state == "asked":
+            self._note(CLIENT_LEFT)
         elif self._state == "open":
             self._log_end(ABNORMAL)
         self._state = "closed"
@@ -418,8 +424,7 @@ class WebSocketConnection(asyncio.Protocol):
             self.transport.write(self._handshake.accepted(message.get("subprotocol"), fields))
             self._state = "open"
             self._said = self.loop.time()
-            if self.listener.access_log:
-                self._log(101)
+            self._note(101)
             self._begin_timers()
             self._read_on()
         elif kind == "websocket.close":
@@ -519,8 +524,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._request_id = context.request_id
         self.transport.write(data)
         self._state = "closed"
-        if self.listener.access_log:
-            self._log(status)
+        self._note(status)
         self._end()
 
     def _begin_refusal(self, status: int, fields: Headers) -> None:
@@ -537,8 +541,7 @@ class WebSocketConnection(asyncio.Protocol):
             b"\r\n",
         ]
         self.transport.write(b"".join(lines))
-        if self.listener.access_log:
-            self._log(status)
+        self._note(status)
 
     def _refuse_on(self, body: bytes, more: bool) -> None:
         self.transport.write(body)
@@ -645,8 +648,15 @@ class WebSocketConnection(asyncio.Protocol):
 
     # --- the access log ---
 
-    def _log(self, status: int) -> None:
+    def _note(self, status: int) -> None:
+        """Count and log what its handshake has come to."""
         seconds = self.loop.time() - self._began
+        series = self._series
+        self._series = None
+        if series is not None:
+            series.end(status, seconds)
+        if not self.listener.access_log:
+            return
         path = shown(self._head.target.partition(b"?")[0])
         log_answer("GET", path, status, self._request_id, seconds, self._client)
 

@@ -1,0 +1,190 @@
+"""What a graph has counted when it has answered: every request and every call, once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.harness import Served, alive, eventually, served
+from tests.metrics.reading import Metrics, answer, scrape
+
+REQUESTS = "http_server_request_duration_seconds_count"
+CALLS = "graphserve_call_duration_seconds_count"
+
+
+class Counting:
+    """The graph, and the folder that it runs in."""
+
+    def __init__(self, graph: Served, run_dir: Path) -> None:
+        self.graph = graph
+        self.run_dir = run_dir
+        self.client = graph.client()
+
+    def scrape(self) -> Metrics:
+        return scrape(self.run_dir)
+
+    def post(self, api: str, **arguments: object) -> httpx.Response:
+        return self.client.post(f"/{api}", json=arguments)
+
+
+@pytest.fixture(scope="module")
+def counting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Counting]:
+    run_dir = tmp_path_factory.mktemp("run") / "run"
+    with served("counting:Front", "--run-dir", str(run_dir)) as graph:
+        yield Counting(graph, run_dir)
+
+
+def news(before: Metrics, after: Metrics, name: str, label: str, **labels: str) -> dict[str, float]:
+    """What is more than before, by a label."""
+    old = before.by(name, label, **labels)
+    found = {value: number - old.get(value, 0) for value, number in after.by(name, label, **labels).items()}  # fmt: skip
+    return {value: number for value, number in found.items() if number}
+
+
+@pytest.mark.parametrize(
+    ("api", "arguments", "status", "called", "outcome"),
+    [
+        ("add", {"numbers": [1, 2, 3]}, 200, "add", {"ok": 3}),
+        ("plain", {}, 200, "add", {"ok": 1}),
+        ("fail", {}, 502, "fail", {"error": 1}),
+        ("late", {}, 504, "wait", {"deadline": 1}),
+        ("misfit", {}, 500, "add", {"error": 1}),
+        ("sum_items", {"number": 3, "taken": 9}, 200, "items", {"ok": 1}),
+        ("sum_items", {"number": 1000, "taken": 1}, 200, "items", {"cancelled": 1}),
+        ("sum_items", {"number": 3, "taken": 9, "fails": True}, 418, "items", {"error": 1}),
+        ("items", {"number": 3}, 200, "items", {"ok": 1}),
+        ("add", {"numbers": "none"}, 422, "add", {}),
+    ],
+)
+def test_each_end_is_counted_once(
+    counting: Counting,
+    api: str,
+    arguments: dict[str, object],
+    status: int,
+    called: str,
+    outcome: dict[str, float],
+) -> None:
+    before = counting.scrape()
+    assert counting.post(api, **arguments).status_code == status
+
+    def ended() -> Metrics | None:
+        now = counting.scrape()
+        return now if sum(news(before, now, CALLS, "outcome").values()) == sum(outcome.values()) else None  # fmt: skip
+
+    after = eventually(ended)
+    assert news(before, after, REQUESTS, "http_response_status_code") == {str(status): 1}
+    assert news(before, after, REQUESTS, "http_route") == {f"/{api}": 1}
+    assert news(before, after, CALLS, "outcome", caller="Front", service="Back") == outcome
+    assert set(news(before, after, CALLS, "api")) <= {called}
+
+
+@pytest.mark.parametrize(
+    ("sent", "route", "method", "status"),
+    [
+        (b"GET /things/one HTTP/1.1\r\nhost: localhost\r\n\r\n", "/things/{name}", "GET", "200"),
+        (b"HEAD /things/two HTTP/1.1\r\nhost: localhost\r\n\r\n", "/things/{name}", "HEAD", "200"),
+        (b"GET /nowhere/1 HTTP/1.1\r\nhost: localhost\r\n\r\n", "*", "GET", "404"),
+        (b"GET /add HTTP/1.1\r\nhost: localhost\r\n\r\n", "*", "GET", "405"),
+        (b"BREW /add HTTP/1.1\r\nhost: localhost\r\n\r\n", "*", "_OTHER", "400"),
+        (b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n", "*", "GET", "200"),
+        (b"POST /add HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2\r\n\r\n{}", "/add", "POST", "415"),
+        (b"POST /add HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nZ\r\n", "/add", "POST", "400"),
+        (b"POST /add HTTP/1.1\r\nhost: elsewhere.example\r\ncontent-length: 0\r\n\r\n", "*", "POST", "421"),
+    ],
+    ids=lambda value: value.split(b"\r\n")[0].decode() if isinstance(value, bytes) else None,
+)  # fmt: skip
+def test_each_answer_at_the_port_is_counted(
+    counting: Counting, sent: bytes, route: str, method: str, status: str
+) -> None:
+    before = counting.scrape()
+    where = urlsplit(counting.graph.url)
+    with socket.create_connection((where.hostname, where.port), 60) as connection:
+        connection.sendall(sent.replace(b"\r\n", b"\r\nconnection: close\r\n", 1))
+        with connection.makefile("rb") as answered:
+            assert answered.read().split()[1].decode() == status
+    after = counting.scrape()
+    more = {"http_route": route, "http_request_method": method}
+    assert news(before, after, REQUESTS, "http_response_status_code", **more) == {status: 1}
+    assert sum(news(before, after, REQUESTS, "http_route").values()) == 1
+
+
+def test_health_is_not_counted(counting: Counting) -> None:
+    before = counting.scrape()
+    for path in ("/livez", "/readyz"):
+        counting.client.get(path).raise_for_status()
+    after = counting.scrape()
+    assert not news(before, after, REQUESTS, "http_route")
+
+
+def test_who_leaves_is_counted_and_so_is_the_call_below(counting: Counting) -> None:
+    before = counting.scrape()
+    with pytest.raises(httpx.ReadTimeout):
+        counting.client.post("/wait", json={"seconds": 600}, timeout=0.3)
+    after = eventually(
+        lambda: now if news(before, now := counting.scrape(), CALLS, "outcome") else None
+    )
+    assert news(before, after, REQUESTS, "http_response_status_code") == {"499": 1}
+    assert news(before, after, CALLS, "outcome", api="wait") == {"cancelled": 1}
+
+
+def test_nothing_is_lost_or_counted_twice_when_workers_die(counting: Counting) -> None:
+    before = counting.scrape()
+    for _ in range(5):
+        assert counting.post("add", numbers=[1, 2]).status_code == 200
+    assert counting.post("kill_back").json() is True
+    for _ in range(5):
+        assert counting.post("add", numbers=[1, 2]).status_code == 200
+    between = counting.scrape()
+    assert news(before, between, CALLS, "outcome") == {"ok": 20, "error": 1}
+    # the caller dies while its call and its request are under way
+    (pid,) = counting.graph.workers("n1")
+    endless = {"number": 10**9}
+    with (
+        pytest.raises(httpx.TransportError),
+        counting.graph.client().stream("POST", "/items", json=endless) as response,
+    ):
+        for number, _ in enumerate(response.iter_raw()):
+            if not number:
+                os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not alive(pid))
+    counting.client.close()
+    counting.client = counting.graph.client()
+    assert eventually(lambda: counting.post("add", numbers=[1]).status_code == 200)
+    after = counting.scrape()
+    assert news(between, after, CALLS, "outcome") == {"ok": 1, "cancelled": 1}
+    assert news(between, after, REQUESTS, "http_response_status_code") == {"200": 1, "599": 1}
+
+
+def test_both_formats_are_answered(counting: Counting) -> None:
+    plain = answer(counting.run_dir)
+    assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    other = answer(counting.run_dir, "application/openmetrics-text")
+    kind = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert other.headers["content-type"] == kind
+    assert other.text.endswith("# EOF\n")
+
+
+def test_the_command_prints_the_same(counting: Counting) -> None:
+    command = [sys.executable, "-m", "graphserve", "metrics", "--run-dir", str(counting.run_dir)]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert printed.stdout == counting.scrape().text
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="there is no promtool")
+def test_promtool_has_nothing_to_say(counting: Counting) -> None:
+    command = ["promtool", "check", "metrics"]
+    text = counting.scrape().text
+    checked = subprocess.run(
+        command, input=text, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
