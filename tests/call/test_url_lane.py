@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from graphserve.call.exchange import Exchange
+from graphserve.call.fetched import FetchedFiles
 from graphserve.call.lanes.url import UrlLane
 
 # nanoseconds that making a client takes here: more than is waited past a deadline
@@ -33,7 +34,7 @@ def test_the_deadline_that_is_said_counts_from_when_it_is_sent(early: bool) -> N
         return client
 
     async def call() -> float:
-        lane = UrlLane("Far", "http://far", connect)
+        lane = UrlLane("Far", "http://far", connect, files=FetchedFiles("/nowhere", by_call=True))
         if early:
             lane.prepare()
             assert len(made) == 1, "before there is a call"
@@ -59,7 +60,7 @@ def test_a_client_that_cannot_be_made_fails_each_call_and_not_the_start() -> Non
         raise ValueError("no such proxy")
 
     async def call() -> str:
-        lane = UrlLane("Far", "http://far", connect)
+        lane = UrlLane("Far", "http://far", connect, files=FetchedFiles("/nowhere", by_call=True))
         lane.prepare()
         request = httpx.Request("POST", "http://far/run", content=b"{}")
         loop = asyncio.get_running_loop()
