@@ -58,13 +58,22 @@ class Echo:
 
 
 class Watched(PublicConnection):
-    """A public connection that counts what its parser read."""
+    """A public connection that counts what its parser read, in all and at once."""
 
     parsed = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.portions: list[tuple[int, int]] = []  # bytes, and messages that begin in them
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.parsed += 1
+
+    def _feed(self, data: bytes | memoryview) -> None:
+        before = self.parsed
+        super()._feed(data)
+        self.portions.append((len(data), self.parsed - before))
 
 
 class Place:
@@ -104,7 +113,7 @@ class Client:
 
 @asynccontextmanager
 async def place(
-    hosts: tuple[str, ...] = ("localhost",),
+    hosts: tuple[str, ...] = ("localhost",), largest: int = LARGEST
 ) -> AsyncIterator[tuple[Place, Callable[[], Any]]]:
     plan, classes = resolve_here(Echo, {})
     node = plan.node("Echo")
@@ -115,7 +124,7 @@ async def place(
     relay: Any = None
     responder = Responder(node.name, public=True, debug=False)
     listener = Listener(
-        app, routes(apis.values()), executor, Slots(1), responder, relay, {}, keep_alive=5.0, max_body_size=LARGEST,
+        app, routes(apis.values()), executor, Slots(1), responder, relay, {}, keep_alive=5.0, max_body_size=largest,
         hosts=AllowedHosts(hosts),
     )  # fmt: skip
     timeouts = Timeouts(listener, Limits(connections=100, patience=60.0, keep_alive=60.0))

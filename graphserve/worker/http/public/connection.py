@@ -9,6 +9,7 @@ requests, and ends the connection.
 from __future__ import annotations
 
 import asyncio
+import re
 
 import httptools
 
@@ -48,6 +49,10 @@ from graphserve.worker.http.transport import unsent_bytes
 from graphserve.worker.websockets.door import Begin, SocketDoor
 
 _NOTHING = memoryview(b"")
+# The header of a chunk that has no extensions, whole: what ends a line before it, and its size.
+_CHUNK_HEADER = re.compile(rb"\r\n([0-9a-fA-F]{1,15})\r\n\Z")
+_LONGEST_CHUNK_HEADER = 2 + 15 + 2  # bytes
+_BETWEEN_CHUNKS = -1
 
 
 class PublicConnection(HttpConnection):
@@ -84,6 +89,9 @@ class PublicConnection(HttpConnection):
         self._counted = 0  # bytes of the body that were here at the last look
         self._passed_over = 0  # bytes of a body that nobody reads
         self._chunks = 0
+        # the bytes of the body before the chunk that comes, and with it, as far as that is known
+        self._chunk_begin = _BETWEEN_CHUNKS
+        self._chunk_end = 0
         self._said: dict[bytes, bytes] = {}
         # whether its head came at once and is none of those that need a closer look
         self._plain = False
@@ -189,6 +197,12 @@ class PublicConnection(HttpConnection):
     def on_chunk_header(self) -> None:
         """Count the chunks of a body (httptools)."""
         self._chunks += 1
+        self._chunk_begin = self.body_seen
+        self._chunk_end = 0
+
+    def on_chunk_complete(self) -> None:
+        """Note that no byte of the chunk's data is to come (httptools)."""
+        self._chunk_begin = _BETWEEN_CHUNKS
 
     def on_message_complete(self) -> None:
         """Tell the request that it is here whole; the next one is counted anew (httptools)."""
@@ -305,7 +319,7 @@ class PublicConnection(HttpConnection):
         return self.since
 
     def _feed(self, data: bytes | memoryview) -> None:
-        if len(data) > PORTION:  # a part of one body
+        if len(data) > PORTION:  # a part of one body, or of one chunk of it
             super()._feed(data)
             return
         begins = not self.receiving and self._lessons > 0
@@ -530,14 +544,31 @@ class PublicConnection(HttpConnection):
         while self._held and not (self.discarding or self.pipeline or self.flow.write_paused):
             size = PORTION
             if self.receiving and self.head_complete:
-                size = max(size, self._length() - self.body_seen)
+                left = (self._chunk_end or self._length()) - self.body_seen
+                size = max(size, left)
+            chunks = self._chunks
             portion = self._held[:size]
             self._held = self._held[size:]
             self._feed(portion)
+            if self._chunks != chunks and len(portion) == size:
+                self._measure_chunk(portion)
         self._in_portions = False
         if self._held:
             self.flow.pause_reading()
             self.flow.watch_end(self.listener.readers)
+
+    def _measure_chunk(self, portion: memoryview) -> None:
+        """Find out where the chunk ends whose header was in these bytes, if they end within it: a
+        large chunk is parsed as a whole.
+
+        The parser has the size, and does not tell it, so its header is looked at again.
+        """
+        came = self.body_seen - self._chunk_begin
+        if self._chunk_begin == _BETWEEN_CHUNKS or not 0 < came < len(portion):
+            return
+        header = _CHUNK_HEADER.search(bytes(portion[:-came][-_LONGEST_CHUNK_HEADER:]))
+        if header is not None:
+            self._chunk_end = self._chunk_begin + int(header[1], 16)
 
     def _go_on_soon(self) -> None:
         # In a turn of its own: answers that are there at once would call each other, as deep as a
