@@ -2,7 +2,7 @@
 
     serve, graph, check   one module each, however short: it is imported by the command's name;
                           check and serve ask `preflight` about the machine
-    logs                  likewise: what a running graph has said
+    logs, stack           likewise: what a running graph has said, and where it is
     operate               ps, status, metrics, scale, reload, restart, stop: a running graph
     client                how those find the graph and reach it, over its control socket
     flags                 the options, made from the table in `config/flags.py`
@@ -33,7 +33,7 @@ from graphserve.system.inherited import open_standard_streams
 
 # In the order of the help. Each is a function of its name, in `operate` or in a module of its own.
 WITH_TARGET = ("serve", "graph", "check")
-WITH_GRAPH = ("ps", "status", "logs", "metrics", "scale", "reload", "restart", "stop")
+WITH_GRAPH = ("ps", "status", "logs", "stack", "metrics", "scale", "reload", "restart", "stop")
 COMMANDS = (*WITH_TARGET, *WITH_GRAPH)
 IN_OPERATE = ("ps", "status", "metrics", "scale", "reload", "restart", "stop")
 # What other tools call the same.
@@ -53,6 +53,8 @@ SYNONYMS = {
     "info": "status",
     "log": "logs",
     "tail": "logs",
+    "dump": "stack",
+    "trace": "stack",
 }
 # without a file name: what stdout says
 _OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)

@@ -28,6 +28,7 @@ from graphserve.wire.formats import StreamFormat
 
 if TYPE_CHECKING:
     from graphserve.supervise.control.logs import LogLine
+    from graphserve.supervise.control.stacks import StackRow
     from graphserve.supervise.control.status import Status, WorkerRow
 
 C = TypeVar("C", bound=Callable[..., object])
@@ -149,6 +150,20 @@ class RunningGraph:
         finally:
             connection.close()
         raise NotRunningError(f"the graph in {self.folder} has ended, and may have said more")
+
+    def stacks(self, nodes: Sequence[str]) -> list[StackRow]:
+        """Return where its workers are.
+
+        Args:
+            nodes: of these, `Model` or `Model.1`; none means all.
+
+        Raises:
+            OperationFailed: it refuses.
+            NotRunningError: the graph has ended.
+            NoAnswer: it does not answer in time.
+        """
+        query = urlencode([("node", node) for node in nodes])
+        return cast("list[StackRow]", self._ask("GET", f"/stack?{query}", None, ANSWER_TIMEOUT))
 
     def metrics(self, accept: str) -> str:
         """Return its metrics as text.

@@ -1,6 +1,8 @@
-"""The stack of a process that hangs: at a signal it writes the stack to its stderr and ends.
+"""The stack of a process: where it hangs, or is at this moment, because somebody asks by a signal.
 
-Children that run user code write it; the process that started them reads it there.
+Children that run user code write it; the process that started them reads it. At `SIGNAL` they write
+it to their stderr and end. Workers have two more signals, at which they write it into memory of
+their own and go on (`worker/stacks.py`).
 """
 
 from __future__ import annotations
@@ -21,6 +23,11 @@ from types import FrameType
 # The last one: user code and its libraries hardly use it, and its default is to end the process
 # without a core dump.
 SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
+# The two before it: a worker writes where it is, in Python at the first and in C at the second.
+ASK = SIGNAL - 1
+ASK_IN_C = SIGNAL - 2
+# The name of the memory that it writes to, and its descriptor behind that: no other file has it.
+MEMORY_NAME = "graphserve-stack-"
 WRITE_TIMEOUT = 1.0  # seconds that a process has to write its stack and to end, before it is killed
 _THREAD = re.compile(r"(Current t|T)hread 0x[0-9a-f]+.* \(most recent call first\):$")
 _FRAME = re.compile(r'  File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)$')
@@ -74,13 +81,21 @@ def awaited(awaitable: object) -> list[Frame]:
     """Return the frames of a coroutine that waits, the innermost last; none while it runs: a thread
     has them then.
     """
-    frames: list[Frame] = []
+    return [described_frame(frame) for frame in awaited_frames(awaitable)]
+
+
+def awaited_frames(awaitable: object) -> Iterator[FrameType]:
+    """Yield the same as they are."""
     while awaitable is not None and not getattr(awaitable, "cr_running", False):
         frame = getattr(awaitable, "cr_frame", None) or getattr(awaitable, "gi_frame", None)
         if frame is not None:
-            frames.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+            yield frame
         awaitable = getattr(awaitable, "cr_await", None) or getattr(awaitable, "gi_yieldfrom", None)
-    return frames
+
+
+def described_frame(frame: FrameType) -> Frame:
+    """Return where a frame is."""
+    return frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
 
 
 def of_error(error: BaseException | None) -> str:
@@ -115,7 +130,7 @@ def shown(frames: Iterable[Frame]) -> str:
     Args:
         frames: the innermost last.
     """
-    lines = "".join(map(_frame, _of_user(frames)))
+    lines = "".join(map(line_of, of_user(frames)))
     return f"Stack (most recent call last):\n{lines}" if lines else ""
 
 
@@ -123,16 +138,16 @@ class Stack:
     """Reads what a process writes, line by line, from the moment it was sent the signal."""
 
     def __init__(self) -> None:
-        self._threads: list[list[Frame]] = []
+        self.threads: list[list[Frame]] = []  # the innermost frame of each first
 
     def takes(self, line: str) -> bool:
         """Take a line, and return whether it belongs to the stack."""
         if _THREAD.match(line):
-            self._threads.append([])
-        elif self._threads and (frame := _FRAME.match(line)):
-            self._threads[-1].append((frame["file"], int(frame["line"]), frame["name"]))
+            self.threads.append([])
+        elif self.threads and (frame := _FRAME.match(line)):
+            self.threads[-1].append((frame["file"], int(frame["line"]), frame["name"]))
         else:
-            return bool(self._threads) and line in _BETWEEN
+            return bool(self.threads) and line in _BETWEEN
         return True
 
     def __str__(self) -> str:
@@ -143,11 +158,11 @@ class Stack:
         # The thread that the signal interrupted, which mostly is the main one, comes last: it goes
         # first.
         return "\n".join(
-            filter(None, (shown(reversed(thread)) for thread in reversed(self._threads)))
+            filter(None, (shown(reversed(thread)) for thread in reversed(self.threads)))
         )
 
 
-def _of_user(frames: Iterable[Frame]) -> list[Frame]:
+def of_user(frames: Iterable[Frame]) -> list[Frame]:
     """Return the frames from the first one of user code on, without those of the import system."""
     shown: list[Frame] = []
     for file, line, name in frames:
@@ -166,7 +181,8 @@ def is_machinery(file: str) -> bool:
     )
 
 
-def _frame(frame: Frame) -> str:
+def line_of(frame: Frame) -> str:
+    """Return a frame as a traceback has it, with its line of source if that can be read."""
     file, line, name = frame
     source = linecache.getline(file, line).strip()
     return f'  File "{file}", line {line}, in {name}\n' + (f"    {source}\n" if source else "")

@@ -7,6 +7,7 @@
                      process of its own
     instance         the user's object: made, entered, left
     forks, logs      what user code forks, and what it logs
+    stacks           where the process is, for `graphserve stack`
     flight_recorder  what is executed, in memory that the supervisor reads after a death
     http/            bytes of a connection to requests, and results to bytes
     dispatch/        slots, permits, deadlines; the call of the method

@@ -45,7 +45,7 @@ from graphserve.system.inherited import (
 )
 from graphserve.system.process_title import name_process
 from graphserve.system.rundir.paths import plan_file, workers_socket
-from graphserve.worker import logs
+from graphserve.worker import logs, stacks
 from graphserve.worker.dispatch import endings
 from graphserve.worker.forks import Forks
 from graphserve.worker.lifecycle import Lifecycle, ProcessState
@@ -69,6 +69,7 @@ def main() -> None:
     name_process(f"{node.name}[{slot}]", sys.argv[1], node.id)
     records.open_pipe(take_input(), plan.log_level)
     logs.configure(plan.log_level)
+    stacks.answer_signals()
     make_loop = _loop_factory(plan.loop)
     forks = Forks(run)
     forks.install()

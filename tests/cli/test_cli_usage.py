@@ -206,7 +206,7 @@ def test_a_shell_completes(run: Run) -> None:
             "COMP_CWORD": "1",
         }
     )
-    assert done.stdout.split() == ["plain,status", "plain,stop"]
+    assert done.stdout.split() == ["plain,status", "plain,stack", "plain,stop"]
 
 
 @pytest.mark.parametrize(

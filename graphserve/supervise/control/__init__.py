@@ -7,6 +7,8 @@ Runs in the supervisor.
     http      the HTTP server below it: one request a connection, every size and time bounded; h11
               parses
     logs      the newest records, as `GET /logs` asks for them
+    queries   what the query of a request says
+    stacks    where workers are, as `GET /stack` asks them by signals
     status    the JSON of `/ps` and `/status`, read from the fleet
 
 A request is read by `http.read`, `ControlApi.answer` finds its path, and what it asks for is done

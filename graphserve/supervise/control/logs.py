@@ -10,17 +10,15 @@ import contextlib
 import math
 from collections.abc import Callable, Collection
 from typing import Required, TypedDict
-from urllib.parse import parse_qsl
 
-from graphserve.errors import closest
 from graphserve.supervise.control.http import ControlResponse, HttpError
+from graphserve.supervise.control.queries import read_query
 from graphserve.supervise.events import LEVELS, OutputName
 from graphserve.supervise.log_ring import SUPERVISOR, LogQuery, LogRing
 
 MAX_READERS = 16  # at once: each may have a copy of a block of each node
 CHUNK = 32 * 1024  # bytes that are sent at once
-NAMES = {"n", "since", "level", "request", "grep", "follow"}
-HOW_TO_ASK = f"a query may have node, {', '.join(sorted(NAMES))}"
+NAMES = ("n", "since", "level", "request", "grep", "follow")
 
 
 class LogLine(TypedDict, total=False):
@@ -92,23 +90,12 @@ def parse(query: str, nodes: Collection[str]) -> LogQuery:
     Raises:
         HttpError: it is not understood, or names a node that there is not.
     """
-    try:
-        pairs = parse_qsl(
-            query, keep_blank_values=True, strict_parsing=bool(query), errors="strict"
-        )
-    except ValueError:
-        raise HttpError(422, f"the query is no list of name=value; {HOW_TO_ASK}") from None
-    named = [_node(value, nodes) for name, value in pairs if name == "node"]
-    given = {name: value for name, value in pairs if name != "node"}
-    if unknown := ", ".join(sorted(given.keys() - NAMES)):
-        raise HttpError(422, f"unknown: {unknown}; {HOW_TO_ASK}")
-    if len(named) + len(given) < len(pairs):
-        raise HttpError(422, f"only node may be given more than once; {HOW_TO_ASK}")
+    named, given = read_query(query, nodes, NAMES)
     level = given.get("level", "debug")
     if level not in LEVELS:
         raise HttpError(422, f"level is one of {', '.join(LEVELS)}, not {level!r}")
     return LogQuery(
-        nodes=frozenset(named),
+        nodes=named,
         newest=_count(given["n"]) if "n" in given else None,
         since=_time(given.get("since", "0")),
         level=level,
@@ -116,18 +103,6 @@ def parse(query: str, nodes: Collection[str]) -> LogQuery:
         text=given.get("grep", ""),
         follow=_switch(given.get("follow", "0")),
     )
-
-
-def _node(name: str, nodes: Collection[str]) -> tuple[str, int | None]:
-    """Return the node and the slot that `Model` or `Model.1` means."""
-    if name in nodes:
-        return name, None
-    node, dot, slot = name.rpartition(".")
-    if dot and slot.isdecimal() and slot.isascii() and len(slot) < 6 and node in nodes:
-        return node, int(slot)
-    guess = closest(node if dot else name, list(nodes))
-    hint = f"did you mean {guess!r}?" if guess else f"there are {', '.join(sorted(nodes))}"
-    raise HttpError(404, f"there is no node {name!r}; {hint}")
 
 
 def _count(text: str) -> int:

@@ -1,6 +1,6 @@
 """What operators ask of a running graph, over HTTP on `control.sock`. Runs in the supervisor.
 
-    GET /ps   GET /status   GET /logs   GET /metrics
+    GET /ps   GET /status   GET /logs   GET /stack   GET /metrics
     POST /reload {"nodes": […]}   POST /restart {"nodes": […]}
     POST /scale {"Model": 3}   POST /stop
 
@@ -27,6 +27,8 @@ from graphserve.supervise.control.http import (
     UnixHttpServer,
 )
 from graphserve.supervise.control.logs import LogReaders
+from graphserve.supervise.control.queries import read_query
+from graphserve.supervise.control.stacks import stack_rows
 from graphserve.supervise.control.status import (
     Status,
     failure_rows,
@@ -95,6 +97,7 @@ class ControlApi:
         self._run = run
         self._url = supervisor.public.url
         self._began = time.monotonic()
+        self._asking = asyncio.Lock()
         self._log_readers = LogReaders(
             supervisor.log_ring, lambda: [node.plan.name for node in supervisor.fleet.nodes]
         )
@@ -102,6 +105,7 @@ class ControlApi:
             "/ps": ("GET", self._ps),
             "/status": ("GET", self._status),
             "/logs": ("GET", self._logs),
+            "/stack": ("GET", self._stack),
             "/metrics": ("GET", self._metrics),
             "/reload": ("POST", self._reload),
             "/restart": ("POST", self._restart),
@@ -157,6 +161,20 @@ class ControlApi:
 
     async def _logs(self, request: ControlRequest, response: ControlResponse) -> None:
         await self._log_readers.answer(request.query, response)
+
+    async def _stack(self, request: ControlRequest, response: ControlResponse) -> None:
+        nodes = self._supervisor.fleet.nodes
+        named, _ = read_query(request.query, {node.plan.name for node in nodes})
+        async with self._asking:  # a worker answers one at a time
+            rows = await stack_rows(
+                [
+                    worker
+                    for node in nodes
+                    for worker in sorted(node.workers, key=lambda worker: worker.slot)
+                    if not named or {(node.plan.name, None), (node.plan.name, worker.slot)} & named
+                ]
+            )
+        response.json(rows)
 
     async def _stop(self, request: ControlRequest, response: ControlResponse) -> None:
         if request.body not in (None, {}):
