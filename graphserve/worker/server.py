@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
 import mmap
 import os
 import socket
@@ -63,7 +64,7 @@ from graphserve.worker.websockets.routes import SocketRoutes
 
 if TYPE_CHECKING:
     from graphserve.worker.middleware import PortApp
-    from graphserve.worker.mounts.mounts import Mounts
+    from graphserve.worker.mounts.mounts import MountedApp, Mounts
 
 NO_KEYS: Mapping[str, str] = {}
 SERVER_KEEP_ALIVE = 2.5  # times the caller's keep-alive: the caller always closes first
@@ -343,7 +344,7 @@ class WorkerServer:
             await self._port.succeed(sock, self.plan.listen.backlog)
             return
         listener, limits = self._make_listener(public=True), Limits.of(self.plan.listen)
-        door = self._make_door() if self.node.sockets else None
+        door = self._make_door(listener)
         self._port = Acceptor(listener, limits, self._tls, door=door)
         await self._port.open(sock, self.plan.listen.backlog)
 
@@ -436,33 +437,47 @@ class WorkerServer:
 
         declared = declaration(self.instance.cls)
         assert declared is not None
-        sockets = self._socket_endpoints() if self.node.sockets else {}
-        self._inside = PortApp(self.app, sockets)
+        self._inside = PortApp(self.app, self._socket_endpoints())
         return stack(declared.middleware, self._inside, self.node.name)
 
-    def _make_door(self) -> SocketDoor:
+    def _make_door(self, listener: Listener) -> SocketDoor | None:
+        if not self.node.sockets and not self._mounted_with_sockets:
+            return None
+        # (it brings Starlette, and `websockets`)
         from graphserve.worker.websockets.connection import OpenDoor
 
-        endpoints: Mapping[str, AsgiApp] = {}
-        if self._inside is None:
-            endpoints = self._socket_endpoints()
-        else:
+        endpoints = self._socket_endpoints()
+        if self._inside is not None:
             from graphserve.worker.middleware import SocketByName
 
-            names = [plan.name for plan in self.node.sockets]
-            endpoints = {name: SocketByName(self._around, name) for name in names}
+            endpoints = {name: SocketByName(self._around, name) for name in endpoints}
         routes = SocketRoutes(self.node.sockets, self.plan.listen.root_path)
-        return OpenDoor(self.node, routes, endpoints)
+        find_mounted = partial(self.app.find_socket, listener.path)
+        return OpenDoor(self.node, routes, endpoints, find_mounted)
+
+    @property
+    def _mounted_with_sockets(self) -> list[MountedApp]:
+        """Return the applications whose WebSockets are served: none without `websockets`."""
+        if self._mounts is None or importlib.util.find_spec("websockets") is None:
+            return []
+        return self._mounts.with_sockets
 
     def _socket_endpoints(self) -> dict[str, AsgiApp]:
-        # (they bring Starlette, and `websockets`)
+        endpoints: dict[str, AsgiApp] = {
+            mounted.socket.name: partial(self._mounts.talk, mounted)
+            for mounted in self._mounted_with_sockets
+            if self._mounts is not None
+        }
+        if not self.node.sockets:
+            return endpoints
+        # (it brings Starlette)
         from graphserve.worker.websockets.endpoint import SocketEndpoint
 
         node, service = self.node, type(self.instance.instance)
         responder = Responder(node.name, public=True, debug=self.plan.debug)
         slots = self.slots if node.options.concurrency is not None else None
         forwarded = frozenset(name.lower().encode() for name in node.options.forward_headers)
-        return {
+        return endpoints | {
             plan.name: SocketEndpoint(
                 plan,
                 getattr(self.instance.instance, plan.name),

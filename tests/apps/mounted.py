@@ -14,11 +14,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import BackgroundTasks, FastAPI, Request, UploadFile
+from fastapi import BackgroundTasks, FastAPI, Request, UploadFile, WebSocket
 from fastapi.responses import FileResponse, StreamingResponse
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 import graphserve
 from graphserve import api, depends, service
@@ -155,11 +155,46 @@ async def download() -> FileResponse:
     return FileResponse(FOLDER / "index.html")
 
 
+@app.websocket("/talk/{room}")
+async def talk(socket: WebSocket, room: str, loud: bool = False) -> None:
+    await socket.accept(subprotocol=next(iter(socket.scope["subprotocols"]), None))
+    async for text in socket.iter_text():
+        below = await socket.state.service.below.tell()
+        said = {"room": room, "loud": loud, "text": text, "here": described(), "below": below}
+        urls = {"url": str(socket.url_for("talk", room="x")), "principal": socket.state.principal}
+        await socket.send_json({**said, **urls, "opened": socket.state.opened == os.getpid()})
+
+
+@app.websocket("/refuses")
+async def refuses(socket: WebSocket) -> None:
+    await socket.close(reason="not you")
+
+
+@app.websocket("/fails")
+async def fails(socket: WebSocket) -> None:
+    await socket.accept()
+    raise RuntimeError("no more words")
+
+
+@app.websocket("/hangs")
+async def hangs(socket: WebSocket) -> None:
+    await socket.accept()
+    await socket.state.service.below.wait()
+
+
+async def _echo(socket: WebSocket) -> None:
+    await socket.accept()
+    async for data in socket.iter_bytes():
+        await socket.send_bytes(data)
+
+
 async def _inner(request: Any) -> JSONResponse:
     return JSONResponse({"path": request.url.path})
 
 
-starlette = Starlette(routes=[Route("/", _inner), Route("/deep/er", _inner)])
+starlette = Starlette(
+    routes=[Route("/", _inner), Route("/deep/er", _inner), WebSocketRoute("/echo", _echo)]
+)
 
 
 def wsgi(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -170,7 +205,7 @@ def wsgi(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
 
 
 async def rest(scope: Any, receive: Any, send: Any) -> None:
-    """An application that knows no lifespan."""
+    """An application that knows no lifespan, and no WebSocket."""
     assert scope["type"] == "http"
     await PlainTextResponse(f"the rest: {scope['method']} {scope['path']}")(scope, receive, send)
 

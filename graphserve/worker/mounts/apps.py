@@ -47,6 +47,11 @@ def application(mount: Mount, node: str) -> AsgiApp:
     return cast("AsgiApp", app)
 
 
+def takes_sockets(mount: Mount) -> bool:
+    """Return whether a mount may be asked for a WebSocket: it is an ASGI application."""
+    return not mount.folder and kind_of(load(mount)) == "asgi"
+
+
 def _with_sound_range(scope: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Return a scope without a Range that is none: then the whole file is sent, as of a result of
     `Path` (RFC 9110, 14.2). Starlette would refuse it in plain text.

@@ -12,17 +12,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from urllib.parse import unquote
 
-from graphserve.call.context import CallContext, current, earliest
+from graphserve.call.context import current
 from graphserve.call.fetched import remove_soon
-from graphserve.call.request_head import pack_fields
 from graphserve.declare.mounts import Mount
 from graphserve.declare.options import OPENAPI_ROUTE
 from graphserve.errors import StartupError
 from graphserve.graph.mounts import MountFailed
+from graphserve.graph.plan import SocketPlan
 from graphserve.logs.exception_text import described
 from graphserve.logs.tracebacks import formatted
-from graphserve.wire.headers import LONGEST_TRAVELLER, REQUEST_ID, Headers
-from graphserve.wire.trust import PUBLIC
+from graphserve.wire.headers import REQUEST_ID
 from graphserve.worker.http.asgi import (
     CALLS,
     REQUEST_HEAD,
@@ -35,13 +34,9 @@ from graphserve.worker.http.asgi import (
     send_answer,
     send_problem,
 )
-from graphserve.worker.http.headers import RequestHeaders
-from graphserve.worker.http.limits import too_long_to_travel
-from graphserve.worker.http.strict import RequestRefused
+from graphserve.worker.http.contexts import ClientContext
 from graphserve.worker.mounts import apps
 from graphserve.worker.mounts.lifespan import Lifespan
-
-_LONGEST_TIMEOUT = 1e9  # seconds; beyond, there is no deadline
 
 
 class MountedApp:
@@ -51,12 +46,18 @@ class MountedApp:
         path: of it; empty for the one of all that nothing else answers.
         app: what answers.
         state: what each request begins with.
+        takes_sockets: whether it may be asked for a WebSocket.
     """
 
-    def __init__(self, path: str, app: AsgiApp, state: dict[str, object]) -> None:
+    def __init__(
+        self, path: str, app: AsgiApp, state: dict[str, object], *, takes_sockets: bool
+    ) -> None:
         self.path = path
         self.app = app
         self.state = state
+        self.takes_sockets = takes_sockets
+        # its WebSockets, as one that is found by its path; no method has such a name
+        self.socket = SocketPlan(path or "/", path or "/")
 
 
 class Mounts:
@@ -105,7 +106,8 @@ class Mounts:
                 if not mount.folder:
                     await lifespan.start()
                     made._lifespans.append(lifespan)
-                made._apps.append(MountedApp(mount.path, app, state))
+                takes_sockets = apps.takes_sockets(mount)
+                made._apps.append(MountedApp(mount.path, app, state, takes_sockets=takes_sockets))
         except StartupError:
             await made.stop()
             raise
@@ -115,6 +117,11 @@ class Mounts:
         """Stop the applications, the last one first."""
         for lifespan in reversed(self._lifespans):
             await lifespan.stop()
+
+    @property
+    def with_sockets(self) -> list[MountedApp]:
+        """Return the applications that may be asked for a WebSocket."""
+        return [mounted for mounted in self._apps if mounted.takes_sockets]
 
     def find(self, path: str) -> MountedApp | None:
         """Return what a path belongs to that is no API's, or None.
@@ -136,34 +143,50 @@ class Mounts:
             where = (root + mounted.path).encode() + b"/" + (b"?" + query if query else b"")
             await send_answer(send, 307, [(b"location", where)], b"")
             return
-        context = CallContext()
-        context.head = scope.get(REQUEST_HEAD)
-        context.principal = scope.get(SCOPE_PRINCIPAL)
-        headers: Headers = scope["headers"]
-        try:
-            said = RequestHeaders(headers, context, PUBLIC)
-        except RequestRefused as exc:
-            await send_problem(send, exc.problem, self.node)
+        context = ClientContext(
+            scope.get(REQUEST_HEAD), scope["headers"], scope.get(SCOPE_PRINCIPAL), self._forward
+        )
+        if context.refusal is not None:
+            await send_problem(send, context.refusal, self.node)
             return
-        if said.timeout is not None and 0 < said.timeout < _LONGEST_TIMEOUT:
-            context.deadline_ns = earliest(None, said.timeout)
-        fields = [field for field in headers if field[0] in self._forward]
-        if sum(len(name) + len(value) for name, value in fields) > LONGEST_TRAVELLER:
-            await send_problem(send, too_long_to_travel(LONGEST_TRAVELLER), self.node)
-            return
-        if fields:
-            context.forwarded = pack_fields(fields)
         if (watched := scope.get(CALLS)) is not None:
             watched.append(context)
+        await self._run(mounted, context, scope, receive, _identified(send, context.request_id))
+
+    async def talk(self, mounted: MountedApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have a mounted application talk over a WebSocket (ASGI, for `websocket` scopes)."""
+        from graphserve.worker.websockets.endpoint import SocketChannel, refuse_socket
+
+        context = ClientContext.of_socket(scope, self._forward)
+        channel = SocketChannel(context, receive, send)
+        if context.refusal is not None:
+            await refuse_socket(channel, scope, context.request_id, context.refusal, self.node)
+            return
+        try:
+            await self._run(mounted, context, scope, channel.receive, channel.send)
+        except BaseException:
+            context.leave()
+            raise
+        finally:
+            channel.end()
+
+    async def _run(
+        self,
+        mounted: MountedApp,
+        context: ClientContext,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         told = {
             **scope,
             **_paths(scope),
-            "root_path": root + mounted.path,
+            "root_path": scope.get("root_path", "") + mounted.path,
             "state": {**mounted.state, **scope["state"], "principal": context.principal},
         }
         token = current.set(context)
         try:
-            await mounted.app(told, receive, _identified(send, context.request_id))
+            await mounted.app(told, receive, send)
         finally:
             current.reset(token)
             context.end()

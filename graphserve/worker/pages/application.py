@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from graphserve.declare.options import OPENAPI_ROUTE
 from graphserve.errors import CallError, closest
@@ -29,7 +30,7 @@ from graphserve.worker.http.asgi import (
 )
 from graphserve.worker.http.routing import RouteTree
 from graphserve.worker.pages.health import Health
-from graphserve.worker.websockets.routes import SocketRoutes
+from graphserve.worker.websockets.routes import RoutedSocket, SocketRoutes
 
 if TYPE_CHECKING:
     from graphserve.worker.mounts.mounts import Mounts
@@ -145,6 +146,24 @@ class WorkerApp:
             await self.pages(scope, receive, send)
         else:
             await self.refuse(send, path, method, 404)
+
+    def find_socket(self, path_of: Callable[[bytes], bytes], target: bytes) -> RoutedSocket | None:
+        """Return the application that is mounted where a client asks for a WebSocket, if one is and
+        nothing else is there.
+
+        Args:
+            path_of: returns the path of a target without the prefix of a proxy.
+            target: of the handshake.
+        """
+        if self.mounts is None:
+            return None
+        path = unquote(path_of(target).replace(b"%2F", b"%252F").decode("latin-1"))
+        if path in self._health or self._is_api(path, "GET"):
+            return None
+        mounted = self.mounts.find(path)
+        if mounted is None or not mounted.takes_sockets:
+            return None
+        return RoutedSocket(mounted.socket, ())
 
     async def refuse(
         self, send: Send, path: str, method: str, status: int, allow: str = ""

@@ -91,14 +91,20 @@ class OpenDoor:
         node: the entry.
         routes: its WebSockets.
         endpoints: what runs them, by name.
+        find_mounted: as of `SocketDoor`.
     """
 
     def __init__(
-        self, node: NodePlan, routes: SocketRoutes, endpoints: Mapping[str, AsgiApp]
+        self,
+        node: NodePlan,
+        routes: SocketRoutes,
+        endpoints: Mapping[str, AsgiApp],
+        find_mounted: Callable[[bytes], RoutedSocket | None],
     ) -> None:
         self._node = node
-        self.routes = routes
         self._endpoints = endpoints
+        self.find = routes.find
+        self.find_mounted = find_mounted
 
     def open(self, connection: UpgradedConnection, found: RoutedSocket, head: RequestHead) -> Begin:
         """Check a handshake, and return what takes the connection over.

@@ -34,9 +34,14 @@ class UpgradedConnection(Protocol):
 class SocketDoor(Protocol):
     """Takes the clients that ask for a WebSocket."""
 
-    @property
-    def routes(self) -> SocketRoutes:
-        """Return what finds the WebSocket of a path."""
+    def find(self, target: bytes) -> RoutedSocket | None:
+        """Return the WebSocket of the service that a target is of, whoever asks for it."""
+        ...
+
+    def find_mounted(self, target: bytes) -> RoutedSocket | None:
+        """Return what a target is of where a client asks for a WebSocket of an application that is
+        mounted.
+        """
         ...
 
     def open(self, connection: UpgradedConnection, found: RoutedSocket, head: RequestHead) -> Begin:
@@ -67,7 +72,15 @@ class ClosedDoor:
     def serve(self, node: str, routes: SocketRoutes) -> None:
         """Know this entry and its WebSockets from now on."""
         self.node = node
-        self.routes = routes
+        self._routes = routes
+
+    def find(self, target: bytes) -> RoutedSocket | None:
+        """Return the WebSocket of the service that a target is of."""
+        return self._routes.find(target)
+
+    def find_mounted(self, target: bytes) -> RoutedSocket | None:
+        """Return None: nothing is mounted here."""
+        return None
 
     def open(self, connection: UpgradedConnection, found: RoutedSocket, head: RequestHead) -> Begin:
         """Refuse it.

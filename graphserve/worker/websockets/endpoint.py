@@ -15,25 +15,21 @@ from typing import Any, Literal, Protocol, cast
 from starlette.exceptions import HTTPException, WebSocketException
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from graphserve.call.context import CallContext, DependencyCall, earliest, give_up, shortest
+from graphserve.call.context import CallContext, DependencyCall, give_up, shortest
 from graphserve.call.fetched import remove_soon
-from graphserve.call.request_head import RequestHead, Sender, pack_fields
 from graphserve.errors import CallError, DeadlineExceeded, Unavailable
 from graphserve.graph.plan import SocketPlan
 from graphserve.wire import problem
 from graphserve.wire.codec import ArgumentsCodec
 from graphserve.wire.formats import Format
-from graphserve.wire.headers import CONTENT_LENGTH, INTERNAL_PREFIX, LONGEST_TRAVELLER, REQUEST_ID
+from graphserve.wire.headers import CONTENT_LENGTH, INTERNAL_PREFIX, REQUEST_ID
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.signature import Signature
-from graphserve.wire.trust import PUBLIC
 from graphserve.wire.url_arguments import in_query, whole
 from graphserve.worker.dispatch.executor import Executor, call_async
 from graphserve.worker.http.asgi import Message, Receive, Scope, Send
-from graphserve.worker.http.headers import RequestHeaders
-from graphserve.worker.http.limits import too_long_to_travel
+from graphserve.worker.http.contexts import ClientContext
 from graphserve.worker.http.response import Responder
-from graphserve.worker.http.strict import RequestRefused
 from graphserve.worker.websockets.conversation import NOTICE
 
 # close codes (RFC 6455, 7.4.1, and IANA's registry)
@@ -113,14 +109,16 @@ class SocketEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the method for a client (ASGI, for `websocket` scopes)."""
-        context = CallContext()
-        channel = _Channel(context, receive, send)
+        timeout = self.plan.limits.timeout
+        context = ClientContext.of_socket(scope, self._forward_headers, timeout)
+        channel = SocketChannel(context, receive, send)
         try:
-            arguments = self._read(scope, context)
+            if context.refusal is not None:
+                raise context.refusal
+            arguments = self._read(scope)
             await self._wait_for_slot(context)
-        except (CallError, RequestRefused) as exc:
-            refusal = exc.problem if isinstance(exc, RequestRefused) else exc
-            await self._refuse(channel, scope, context, refusal)
+        except CallError as exc:
+            await self._refuse(channel, scope, context, exc)
             return
         talking = Talking(context)
         self._executor.register(talking)
@@ -137,26 +135,13 @@ class SocketEndpoint:
 
     # --- before it runs ---
 
-    def _read(self, scope: Scope, context: CallContext) -> dict[str, object]:
-        """Return the arguments that the URL says; what travels with its calls gets into the
-        context.
-        """
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
-        path, query = scope["raw_path"], scope["query_string"]
-        target = path + b"?" + query if query else path
-        scheme = "https" if scope["scheme"] == "wss" else "http"
-        context.head = RequestHead(b"GET", target, headers, Sender(scope["client"], scheme))
-        context.principal = scope.get("graphserve.principal")
-        said = RequestHeaders(headers, context, PUBLIC)
-        fields = [field for field in headers if field[0] in self._forward_headers]
-        if sum(len(name) + len(value) for name, value in fields) > LONGEST_TRAVELLER:
-            raise too_long_to_travel(LONGEST_TRAVELLER)
-        if fields:
-            context.forwarded = pack_fields(fields)
-        context.deadline_ns = earliest(None, shortest(said.timeout, self.plan.limits.timeout))
+    def _read(self, scope: Scope) -> dict[str, object]:
+        """Return the arguments that the URL says."""
         # what else is in the query, user code reads there
         named = [
-            pair for pair in query.split(b"&") if pair.partition(b"=")[0] + b"=" in self._names
+            pair
+            for pair in scope["query_string"].split(b"&")
+            if pair.partition(b"=")[0] + b"=" in self._names
         ]
         in_path = [in_query(name, value) for name, value in scope["graphserve.path_params"]]
         request = whole(b"GET", Format.JSON.value, b"&".join([*in_path, *named]), b"")
@@ -196,31 +181,17 @@ class SocketEndpoint:
             raise DeadlineExceeded(text, node=node.name) from None
 
     async def _refuse(
-        self, channel: _Channel, scope: Scope, context: CallContext, error: CallError
+        self, channel: SocketChannel, scope: Scope, context: CallContext, error: CallError
     ) -> None:
         """Answer the handshake with an error."""
-        status, pairs, body = problem.encode(
-            error,
-            node=self._node.name,
-            request_id=context.request_id.decode("latin-1"),
-            with_details=self._responder.debug,
-        )
-        kept = [(name, value) for name, value in pairs if not name.startswith(INTERNAL_PREFIX)]
-        headers = [*kept, (CONTENT_LENGTH, b"%d" % len(body))]
-        with contextlib.suppress(OSError):  # the client is gone meanwhile
-            if "websocket.http.response" not in scope.get("extensions", {}):
-                await channel.send({"type": "websocket.close", "code": close_code(error)})
-                return
-            await channel.send(
-                {"type": "websocket.http.response.start", "status": status, "headers": headers}
-            )
-            await channel.send({"type": "websocket.http.response.body", "body": body})
+        name, debug = self._node.name, self._responder.debug
+        await refuse_socket(channel, scope, context.request_id, error, name, with_details=debug)
 
     # --- while it runs ---
 
     async def _talk(
         self,
-        channel: _Channel,
+        channel: SocketChannel,
         scope: Scope,
         context: CallContext,
         arguments: dict[str, object],
@@ -247,7 +218,7 @@ class SocketEndpoint:
                 await self._end(channel, scope, context, NORMAL, "")
 
     async def _end(
-        self, channel: _Channel, scope: Scope, context: CallContext, code: int, reason: str
+        self, channel: SocketChannel, scope: Scope, context: CallContext, code: int, reason: str
     ) -> None:
         if channel.state == "open":
             with contextlib.suppress(OSError):  # the client is gone meanwhile
@@ -256,7 +227,7 @@ class SocketEndpoint:
             await self._refuse(channel, scope, context, HttpProblem(REFUSED, reason or "refused"))
 
     async def _fail(
-        self, channel: _Channel, scope: Scope, context: CallContext, exc: Exception
+        self, channel: SocketChannel, scope: Scope, context: CallContext, exc: Exception
     ) -> None:
         """Tell the client what was raised; what is nobody's plan is logged with its traceback."""
         if isinstance(exc, HTTPException) and channel.state == "asked":
@@ -273,7 +244,42 @@ class SocketEndpoint:
             await self._end(channel, scope, context, close_code(error), error.title)
 
 
-class _Channel:
+async def refuse_socket(
+    channel: SocketChannel,
+    scope: Scope,
+    request_id: bytes,
+    error: CallError,
+    node: str,
+    *,
+    with_details: bool = False,
+) -> None:
+    """Answer a handshake with an error.
+
+    Args:
+        channel: that it came by.
+        scope: as of ASGI.
+        request_id: of the handshake.
+        error: the error.
+        node: whose port it is.
+        with_details: whether the client may know the texts of exceptions.
+    """
+    said = request_id.decode("latin-1")
+    status, pairs, body = problem.encode(
+        error, node=node, request_id=said, with_details=with_details
+    )
+    kept = [(name, value) for name, value in pairs if not name.startswith(INTERNAL_PREFIX)]
+    headers = [*kept, (CONTENT_LENGTH, b"%d" % len(body))]
+    with contextlib.suppress(OSError):  # the client is gone meanwhile
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await channel.send({"type": "websocket.close", "code": close_code(error)})
+            return
+        await channel.send(
+            {"type": "websocket.http.response.start", "status": status, "headers": headers}
+        )
+        await channel.send({"type": "websocket.http.response.body", "body": body})
+
+
+class SocketChannel:
     """What an application receives and sends, watched: how far it is, and whether its client is
     gone.
     """

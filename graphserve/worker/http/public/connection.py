@@ -22,6 +22,7 @@ from graphserve.wire.headers import (
     HOST,
     ORIGIN,
     TRANSFER_ENCODING,
+    UPGRADE,
     WWW_AUTHENTICATE,
 )
 from graphserve.wire.problem import HttpProblem
@@ -444,7 +445,7 @@ class PublicConnection(HttpConnection):
     def _length(self) -> int:
         return strict.number("Content-Length", self._said.get(CONTENT_LENGTH, b"0"))
 
-    def _examine(self) -> None:
+    def _examine(self, *, opens_socket: bool = False) -> None:
         method, version = self.parser.get_method(), self.parser.get_http_version()
         if (problem := strict.fault(method, version, self.url, self.headers)) is not None:
             raise RequestRefused(problem)
@@ -456,7 +457,7 @@ class PublicConnection(HttpConnection):
         if self.listener.keys is not None:
             self._identify(self.listener.keys)
         executes = self.listener.executes(method, self.url)
-        if self.door is not None and self.door.routes.find(self.url) is not None:
+        if self.door is not None and (opens_socket or self.door.find(self.url) is not None):
             executes = True
         own = lambda: self._origins([*asked, *named])  # noqa: E731
         cors = self.listener.cors
@@ -504,10 +505,13 @@ class PublicConnection(HttpConnection):
         door = self.door
         if door is None or self.parser.get_method() != b"GET":
             return None
-        found = door.routes.find(strict.in_origin_form(self.url)[0])
+        target = strict.in_origin_form(self.url)[0]
+        found = door.find(target)
+        if found is None and b"websocket" in self._said.get(UPGRADE, b"").lower():
+            found = door.find_mounted(target)
         if found is None:
             return None
-        self._examine()
+        self._examine(opens_socket=True)
         if self.spare and (problem := self.timeouts.refusal(self, self.url)) is not None:
             raise RequestRefused(problem)
         if not self.answered:
