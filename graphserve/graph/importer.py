@@ -9,7 +9,6 @@ so that `asyncio.run(...)` and the like work at their top, and with the argument
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib
 import importlib.util
@@ -164,6 +163,11 @@ def _no_loop() -> Iterator[None]:
     The four functions are those that asyncio documents for event loops and tasks of others
     ("Extending").
     """
+    if "asyncio" not in sys.modules:  # as in the resolver: there the import would take 20 ms
+        yield
+        return
+    import asyncio
+
     loop = asyncio._get_running_loop()
     if loop is None:
         yield

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import stat
 import tempfile
 from pathlib import Path
@@ -105,7 +104,7 @@ class RunDir:
     def __init__(self, path: str | None = None) -> None:
         self.made = False
         self.before = ""
-        self.token = secrets.token_hex(8)
+        self.token = os.urandom(8).hex()
         self.foreign: list[str] = []
         self.parent_made: Path | None = None
         self._link: Path | None = None

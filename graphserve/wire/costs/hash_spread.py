@@ -14,7 +14,7 @@ The rule is that of CPython 3.11 to 3.14; a test compares it with the order of r
 from __future__ import annotations
 
 import operator
-import secrets
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ _BESIDE = 9  # places behind one that a set looks at in the same step; a dict lo
 _AT_ONCE = 256  # values, between two looks at the time
 # The hash of an integer is its remainder by 2**61-1, so nobody can choose the hashes of products
 # with a secret.
-_SECRET = 2 + secrets.randbelow(2**61 - 4)
+_SECRET = 2 + int.from_bytes(os.urandom(8)) % (2**61 - 4)
 
 _ALIKE = f"more than {COLLISIONS} different values have the same hash: a set of them is too slow"
 _IN_THE_WAY = (
