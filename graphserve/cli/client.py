@@ -360,7 +360,9 @@ def _await_removed(chosen: Path | None = None) -> None:
 
 def _lives(folder: Path) -> bool:
     """Return whether a graph runs in this folder, also if somebody has removed it."""
-    return is_live(folder) or Path(os.path.realpath(folder)) in removed_folders()
+    if is_live(folder) or Path(os.path.realpath(folder)) in removed_folders():
+        return True
+    return is_live(folder)  # it may have been made again between the two
 
 
 def _status(folder: Path) -> Status | None:

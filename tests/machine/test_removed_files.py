@@ -5,6 +5,7 @@ is lost.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import json
 import os
@@ -56,6 +57,11 @@ def own_sockets(folder: Path) -> set[str]:
     return {str(path) for path in folder.glob("n*/*") if OWN_SOCKET.fullmatch(path.name)}
 
 
+def remove(folder: Path) -> None:
+    """Remove a folder as those do who clean up: what is made anew meanwhile may stay."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def answers(graph: Served, x: int = 1) -> None:
     with graph.client() as client:
         for _ in range(4):  # each worker of two, most likely
@@ -89,7 +95,7 @@ def test_what_a_node_has_there(graph: Served, folder: Path, node: str, pattern: 
         for name in names:
             (place / name).unlink()
     else:
-        shutil.rmtree(place)
+        remove(place)
     answers(graph)
     eventually(lambda: sorted(path.name for path in place.glob(pattern or "*")) == names)
     if not names[0].endswith(".lease"):  # (that one is its workers' own matter)
@@ -128,14 +134,16 @@ def test_what_commands_need(graph: Served, folder: Path, name: str) -> None:
     if name:
         (folder / name).unlink()
     else:
-        shutil.rmtree(folder)
+        remove(folder)
     assert status(folder, graph) == "ready"
     graph.wait_log(f"{NOTED}.*{name}", after=seen)
     eventually(lambda: is_live(folder))
     assert token_of(folder)
     answers(graph)
     assert folder.stat().st_mode & 0o777 == 0o700
-    assert all(path.stat().st_mode & 0o077 == 0 for path in folder.rglob("*"))
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # a socket that is renamed into place
+            assert path.stat().st_mode & 0o077 == 0
 
 
 def test_another_graph_does_not_take_a_folder_whose_lock_is_gone(

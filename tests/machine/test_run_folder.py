@@ -17,10 +17,18 @@ import pytest
 
 from graphserve.cli import client
 from graphserve.errors import NotRunningError, StartupError
+from graphserve.system.rundir import search
 from graphserve.system.rundir.claim import RunDir, claim_problem
 from graphserve.system.rundir.cleanup import Stale, remove_node, remove_revision, remove_stale
 from graphserve.system.rundir.lock import is_live, token_of
-from graphserve.system.rundir.search import in_usual_place, live_folders, removed_folders
+from graphserve.system.rundir.paths import LOCK
+from graphserve.system.rundir.search import (
+    READS,
+    _read_locks,
+    in_usual_place,
+    live_folders,
+    removed_folders,
+)
 
 
 @pytest.fixture
@@ -317,6 +325,37 @@ def test_a_graph_whose_folder_was_removed_is_waited_for(
         mine.remove()
         with pytest.raises(NotRunningError):
             client.find(str(mine.path))
+
+
+def test_a_graph_lives_while_it_writes_its_lock_anew(parent: Path) -> None:
+    mine = RunDir()
+    (mine.path / LOCK).unlink()
+    (mine.path / LOCK).touch()  # as it is before it is locked
+    assert is_live(mine.path)
+    (mine.path / LOCK).write_text("somebody's")
+    assert not is_live(mine.path)
+    (mine.path / LOCK).unlink()
+    mine.restore()
+    mine.remove()
+
+
+@pytest.mark.parametrize("whole", range(READS))
+def test_a_lock_that_the_kernel_leaves_out_of_its_list_is_found(
+    parent: Path, monkeypatch: pytest.MonkeyPatch, whole: int
+) -> None:
+    """It does so where other locks come and go while a long list is read."""
+    mine = RunDir()
+    shutil.rmtree(mine.path)
+    text = _read_locks()
+    others = [f"{n}: POSIX ADVISORY WRITE 1 00:0:{n} 0 EOF" for n in range(100)]
+    ours = [line for line in text.splitlines() if line.split()[4] == str(os.getpid())]
+    lists = iter([others + (ours if number == whole else []) for number in range(READS)])
+    monkeypatch.setattr(search, "_read_locks", lambda: "\n".join(next(lists)))
+    assert removed_folders() == {mine.path}
+    monkeypatch.setattr(search, "_read_locks", lambda: "\n".join(ours))
+    assert removed_folders() == {mine.path}
+    mine.restore()
+    mine.remove()
 
 
 def test_a_folder_that_was_removed_is_not_passed_over_for_another_graph(

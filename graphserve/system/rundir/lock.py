@@ -56,14 +56,20 @@ class Marker:
 
 
 def is_live(folder: Path) -> bool:
-    """Return whether a graph runs in this folder: its lock has our marker, and is held."""
+    """Return whether a graph runs in this folder: its lock has our marker, and is held.
+
+    Where somebody removed the lock, the graph makes it anew; until it is written, it is the folder
+    that is held.
+    """
     try:
         lock = _open_lock(folder)
     except FileNotFoundError:
-        return is_held(folder)  # somebody removed it; the graph makes it anew
+        return is_held(folder)
     except OSError:
         return False
     try:
+        if os.fstat(lock).st_size == 0:
+            return is_held(folder)
         return Marker.read(lock) is not None and not try_lock(lock, fcntl.LOCK_SH)
     finally:
         os.close(lock)

@@ -15,6 +15,11 @@ from graphserve.errors import StartupError
 from graphserve.system.rundir.lock import is_live
 from graphserve.system.rundir.paths import LOCK, PREFIX, parent
 
+# One in a few hundred reads leaves out a given lock, where two processes lock and unlock all the
+# time.
+READS = 4
+PAGE = 2048  # bytes: a list that is shorter comes in one piece
+
 
 def live_folders() -> list[Path]:
     """Return the run folders in which a graph of this user runs,
@@ -85,11 +90,24 @@ def is_our_link(link: Path) -> bool:
 
 
 def _lock_holders() -> set[int]:
-    """Return the processes that hold a lock of flock(2)."""
+    """Return the processes that hold a lock of flock(2).
+
+    The kernel hands out a list of locks in pages, and begins each at a number: where locks come and
+    go meanwhile, as those on shared memory do, it leaves out others. So a long one is read again.
+    """
+    holders: set[int] = set()
     with contextlib.suppress(OSError):
-        lines = [line.split() for line in Path("/proc/locks").read_text().splitlines()]
-        return {int(fields[4]) for fields in lines if fields[1] == "FLOCK"}
-    return set()
+        for _ in range(READS):
+            text = _read_locks()
+            lines = [line.split() for line in text.splitlines()]
+            holders |= {int(fields[4]) for fields in lines if fields[1] == "FLOCK"}
+            if len(text) < PAGE:
+                break
+    return holders
+
+
+def _read_locks() -> str:
+    return Path("/proc/locks").read_text()
 
 
 def _folders_held_by(descriptors: Path) -> set[Path]:
