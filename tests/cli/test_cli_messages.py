@@ -1,5 +1,5 @@
-"""What `graphserve serve` says when it cannot: one clear message, the right exit code, nothing
-started.
+"""What `graphserve serve` and `graphserve check` say of what cannot run: one clear message, the right
+exit code, nothing started.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from tests.harness import rarely
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -51,8 +53,8 @@ RELATIVE = "ImportError: attempted relative import with no known parent package"
 RUN_DIR = "give --run-dir a folder of its own"
 ADVICE = "Remove one of these depends(...), or move what both need into a third service."
 CIRCLE = "A → B ({cwd}/circle.py:6) → A ({cwd}/circle.py:15)"
+# arguments, exit code, the first line, the last line if it is another
 CASES = [
-    # arguments, exit code, the first line, the last line if it is another
     (["nomod:X"], 4, "there is no module 'nomod' (looked in {cwd} first; --app-dir changes that)", None),
     (["Gateway"], 4, "there is no module 'Gateway' (looked in {cwd} first; --app-dir changes that); "
      "did you mean app.py:Gateway?", None),
@@ -87,21 +89,51 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("arguments", "code", "first", "last"), CASES, ids=lambda value: None)
-def test_serve_says_why_it_cannot(
-    arguments: list[str], code: int, first: str, last: str | None, project: Path, run: Run
-) -> None:
+# What both commands say in the same words is tried with `serve` once a kind; `check` says nothing of
+# the machine, and a traceback before its message.
+BOTH = [case for case in CASES if case[1] == 4 and case[3] is None]
+KINDS = ("nomod:X", "dies:X", "circle:A", "none.py:X", "app:Gateway")
+SERVED = [case if case not in BOTH or case[0][0] in KINDS else rarely(*case) for case in CASES]
+
+
+@pytest.fixture
+def files(project: Path) -> Path:
+    """The project, with files in it that are no services."""
     (project / "sub").mkdir()
     (project / "sub" / "link.sock").symlink_to("nowhere")
     for name, text in FILES.items():
         (project / name).write_text(text)
-    done = run("serve", *(argument.format(cwd=project) for argument in arguments))
+    return project
+
+
+def says(
+    done: subprocess.CompletedProcess[str], code: int, first: str, last: str | None, project: Path
+) -> None:
+    """Assert what a command has said of a project, and with which code it has ended."""
     assert done.returncode == code, done.stderr
     lines = done.stderr.splitlines()
     assert lines[0] == "Error: " + first.format(cwd=project)
     assert lines[-1] == (last or lines[0])
     assert "graphserve/" not in done.stderr.replace(str(project), ""), "our own frames are noise"
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(("arguments", "code", "first", "last"), SERVED, ids=lambda value: None)
+def test_serve_says_why_it_cannot(
+    arguments: list[str], code: int, first: str, last: str | None, files: Path, run: Run
+) -> None:
+    says(run("serve", *_in(files, arguments)), code, first, last, files)
+
+
+@pytest.mark.parametrize(("arguments", "code", "first", "last"), BOTH, ids=lambda value: None)
+def test_check_says_the_same(
+    arguments: list[str], code: int, first: str, last: str | None, files: Path, here: Run
+) -> None:
+    says(here("check", *_in(files, arguments)), code, first, last, files)
+
+
+def _in(folder: Path, arguments: list[str]) -> list[str]:
+    return [argument.format(cwd=folder) for argument in arguments]
 
 
 @pytest.mark.parametrize(
@@ -115,13 +147,13 @@ def test_serve_says_why_it_cannot(
     ],
 )
 def test_a_node_that_is_missing_names_the_place_it_was_given_at(
-    arguments: list[str], environ: dict[str, str], where: str, project: Path, run: Run
+    arguments: list[str], environ: dict[str, str], where: str, project: Path, here: Run
 ) -> None:
     (project / "pyproject.toml").write_text("[tool.graphserve.scale]\nRecog = 2\n")
     (project / "app.env").write_text("GRAPHSERVE_SCALE=Recog=2\n")
     (project / "conf").mkdir()
     (project / "conf" / "serve.toml").write_text("[set.Recog]\ntimeout = 2\n")
-    done = run("serve", "app:Gateway", "--port", "0", *arguments, **environ)
+    done = here("check", "app:Gateway", "--port", "0", *arguments, **environ)
     words = (
         f"Error: {where.format(cwd=project)}: there is no node 'Recog'; did you mean"
         " 'Recognizer'?\n"

@@ -78,7 +78,8 @@ def test_of_a_worker_that_is_stopped_with_a_call_inside_nothing_old_is_shown_as_
         os.kill(victim, signal.SIGCONT)
         graph.wait_log(rf"Leaf\[{slot}\].* answers again: its event loop did not run for \d+ s")
         assert graph.text.count("its event loop does not run") == 1
-        eventually(lambda: steered.run("status").returncode == 0, 60)
+        eventually(lambda: steered.status()["state"] == "ready", 60)
+        assert steered.run("status").returncode == 0
         assert row_of(steered, victim)["state"] == "ready"
     finally:
         (steered.folder / "go").touch()

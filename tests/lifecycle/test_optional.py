@@ -55,8 +55,9 @@ def test_a_graph_without_it_serves_and_calls_it_when_it_comes(
             go.touch()
             eventually(lambda: client.post("/all", json={}).json() == WITH)
             assert client.post("/ask", json={}).json() == "late and below"
-            eventually(lambda: states(graph, run_dir)["Never-a"] == "failed")
-            assert states(graph, run_dir)["Late"] == "ready"
+            graph.wait_log("Never-a failed")
+            known = states(graph, run_dir)
+            assert (known["Never-a"], known["Late"]) == ("failed", "ready")
             assert client.get("/readyz").status_code == 200
         assert graph.stop() == 0
 
