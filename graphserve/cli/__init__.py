@@ -3,8 +3,10 @@
     serve, graph, check   one module each, however short: it is imported by the command's name;
                           check and serve ask `preflight` about the machine
     logs, stack           likewise: what a running graph has said, and where it is
+    events                likewise: what happened to it
     operate               ps, status, metrics, scale, reload, restart, stop: a running graph
     client                how those find the graph and reach it, over its control socket
+    since                 `--since`, of those that show what was
     flags                 the options, made from the table in `config/flags.py`
     library               the process that `graphserve.serve()` starts in place of the command
     display/              what they show
@@ -33,7 +35,9 @@ from graphserve.system.inherited import open_standard_streams
 
 # In the order of the help. Each is a function of its name, in `operate` or in a module of its own.
 WITH_TARGET = ("serve", "graph", "check")
-WITH_GRAPH = ("ps", "status", "logs", "stack", "metrics", "scale", "reload", "restart", "stop")
+WITH_GRAPH = (
+    "ps", "status", "logs", "events", "stack", "metrics", "scale", "reload", "restart", "stop",
+)  # fmt: skip
 COMMANDS = (*WITH_TARGET, *WITH_GRAPH)
 IN_OPERATE = ("ps", "status", "metrics", "scale", "reload", "restart", "stop")
 # What other tools call the same.

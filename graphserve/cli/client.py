@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from graphserve.supervise.control.logs import LogLine
     from graphserve.supervise.control.stacks import StackRow
     from graphserve.supervise.control.status import Status, WorkerRow
+    from graphserve.supervise.event_ring import EventLine
+    from graphserve.supervise.timing import TimingRow
 
 C = TypeVar("C", bound=Callable[..., object])
 ANSWER_TIMEOUT = 10.0  # seconds for an answer that needs no work
@@ -114,6 +116,15 @@ class RunningGraph:
         """
         return cast("Status", self._ask("GET", "/status", None, timeout))
 
+    def timing(self) -> list[TimingRow]:
+        """Return what its last start and its last reload took.
+
+        Raises:
+            NotRunningError: the graph has ended.
+            NoAnswer: it does not answer in time.
+        """
+        return cast("list[TimingRow]", self._ask("GET", "/timing", None, ANSWER_TIMEOUT))
+
     def logs(self, asked: Sequence[tuple[str, str]], *, follow: bool) -> Iterator[LogLine | int]:
         """Yield what it has said, the oldest first.
 
@@ -129,12 +140,39 @@ class RunningGraph:
             NotRunningError: the graph has ended, and did not say that this is all.
             NoAnswer: it does not answer in time.
         """
+        lines = self._lines("/logs", asked, "it may have said more", follow=follow)
+        return cast("Iterator[LogLine | int]", lines)
+
+    def events(
+        self, asked: Sequence[tuple[str, str]], *, follow: bool
+    ) -> Iterator[EventLine | int]:
+        """Yield what happened to it, the oldest first.
+
+        Args:
+            asked: what is wanted, as the query of `GET /events` has it.
+            follow: go on with what happens from now on, until it ends.
+
+        Yields:
+            An event; or a number of events that are left out there.
+
+        Raises:
+            OperationFailed: it refuses.
+            NotRunningError: the graph has ended, and did not say that this is all.
+            NoAnswer: it does not answer in time.
+        """
+        lines = self._lines("/events", asked, "more may have happened", follow=follow)
+        return cast("Iterator[EventLine | int]", lines)
+
+    def _lines(
+        self, path: str, asked: Sequence[tuple[str, str]], more: str, *, follow: bool
+    ) -> Iterator[object]:
+        """Yield the lines of an answer until it says that this is all; raises as `logs`."""
         connection = _Connection(self.folder, ANSWER_TIMEOUT)
         query = urlencode([*asked, ("follow", f"{follow:d}")])
         try:
             connection.connect()
             sock = connection.sock  # the answer takes it over
-            connection.request("GET", f"/logs?{query}")
+            connection.request("GET", f"{path}?{query}")
             answer = connection.getresponse()
             if answer.status >= 400:
                 raise OperationFailed(json.loads(answer.read()))
@@ -149,7 +187,7 @@ class RunningGraph:
             raise self._gone(exc) from None
         finally:
             connection.close()
-        raise NotRunningError(f"the graph in {self.folder} has ended, and may have said more")
+        raise NotRunningError(f"the graph in {self.folder} has ended, and {more}")
 
     def stacks(self, nodes: Sequence[str]) -> list[StackRow]:
         """Return where its workers are.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import click
@@ -14,31 +12,16 @@ from graphserve.cli.client import find, run_dir_option
 from graphserve.cli.display import lines
 from graphserve.cli.display.display import takes_colour
 from graphserve.cli.display.say import STDOUT
+from graphserve.cli.since import since_option
 from graphserve.errors import ExitCode
 from graphserve.supervise.events import LEVELS, LogRecord
 
 if TYPE_CHECKING:
     from graphserve.supervise.control.logs import LogLine
 
-UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # seconds
 NEWEST_FOLLOWED = 10  # lines that are shown first with -f
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _CLOCK, _DATE = "%H:%M:%S", "%Y-%m-%d %H:%M:%S"
 _TODAY = 12 * 3600.0  # seconds; of what is older, the day is shown
-
-
-def _since(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Return the time that `5m` or a time in ISO 8601 means, in seconds since the epoch."""
-    if value is None:
-        return None
-    if match := _DURATION.fullmatch(value):
-        return max(0.0, time.time() - float(match[1]) * UNITS[match[2]])
-    try:
-        return max(0.0, datetime.fromisoformat(value).timestamp())
-    except (ValueError, OverflowError, OSError):
-        raise click.BadParameter(
-            f"{value!r} is no time: write 30s, 5m, 2h or 1d, or 2026-01-31T12:00:00"
-        ) from None
 
 
 @click.command("logs", short_help="Show what the workers of a running graph have said.")
@@ -52,12 +35,7 @@ def _since(ctx: click.Context, param: click.Parameter, value: str | None) -> flo
     type=click.IntRange(0, 999_999_999),
     help=f"Show the newest N lines (default: all; with -f, {NEWEST_FOLLOWED}).",
 )
-@click.option(
-    "--since",
-    metavar="TIME",
-    callback=_since,
-    help="Show what is newer: 30s, 5m, 2h, 1d, or a time such as 2026-01-31T12:00:00.",
-)
+@since_option
 @click.option(
     "--level",
     type=click.Choice(list(LEVELS)),

@@ -104,16 +104,36 @@ WORKER_COLUMNS: tuple[Column[WorkerRow], ...] = (
         f"{WAIT:g} seconds, if no number is given."
     ),
 )
-def status(run_dir: str | None, as_json: bool, wait: float | None) -> int:
+@click.option(
+    "--timing",
+    is_flag=True,
+    help="Show what its start took, and its last reload: which part waited for which.",
+)
+def status(run_dir: str | None, as_json: bool, wait: float | None, timing: bool) -> int:
     """Say whether a running graph is ready: all of it, and each node.
 
     Exits with 0 if every node has all its workers, with 1 if not, with 5 if nothing is running.
     """
+    if timing:
+        return _timing(run_dir, wait, as_json)
     found = _wait(run_dir, wait) if wait is not None else find(run_dir).status()
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
         _show_status(found)
+    return ExitCode.OK if found["state"] == "ready" else ExitCode.FAILED
+
+
+def _timing(run_dir: str | None, wait: float | None, as_json: bool) -> int:
+    """Show what took how long; the exit code is that of `status`."""
+    from graphserve.cli.display import timing
+
+    found = _wait(run_dir, wait) if wait is not None else find(run_dir).status()
+    rows = find(run_dir).timing()
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        timing.show(rows)
     return ExitCode.OK if found["state"] == "ready" else ExitCode.FAILED
 
 

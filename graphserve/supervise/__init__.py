@@ -7,8 +7,11 @@ It never imports user code.
                       resolver
     signals, systemd, watch
                       what it hears of: signals, the service manager, files that changed
-    events            what it tells whoever started it: states of nodes, lines of output
-    log_ring          the newest of it, kept for who asks later
+    events            what it tells whoever started it: states of nodes, lines of output, and what
+                      happened to the graph
+    log_ring          keeps the newest of what was said, for `graphserve logs`
+    event_ring        keeps what happened lately, for `graphserve events`
+    timing            what a start or a reload took, for `graphserve status --timing`
     run_folder        keeps up the run folder: what others remove of it is made anew
     fleet             every node that runs, in order; it hears the workers, and tells callers what
                       becomes of nodes

@@ -20,14 +20,13 @@ import asyncio
 import contextlib
 import enum
 import select
-import time
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.counts import GraphCounts
-from graphserve.supervise.events import LogRecord, Observer
+from graphserve.supervise.events import EventKind, Observer, happened
 from graphserve.supervise.node import Node
 from graphserve.supervise.process.reaper import how_it_ended, is_dead
 from graphserve.supervise.process.sockets import PublicSocket
@@ -201,9 +200,8 @@ class FallbackProcess:
         self._current = None
         if current.state is WorkerState.READY:
             again = "" if self._phase is PortPhase.STARTING else " again"
-            self._say(
-                "info", f"takes calls{again}: the fallback server at the public port ends", current
-            )
+            words = f"takes calls{again}: the fallback server at the public port ends"
+            self._say(EventKind.FALLBACK_ENDED, "info", words, current)
         self._dismiss(current)
         self._listen()
 
@@ -279,12 +277,14 @@ class FallbackProcess:
                     self._dismiss(process, last=True)
                 elif self._phase is PortPhase.STARTING:
                     self._say(
+                        EventKind.FALLBACK_BEGUN,
                         "info",
                         "starts: a fallback server is at the public port, where calls wait",
                         process,
                     )
                 else:
                     self._say(
+                        EventKind.FALLBACK_BEGUN,
                         "warning",
                         "takes no calls: a fallback server is at the public port, where they wait",
                         process,
@@ -385,6 +385,7 @@ class FallbackProcess:
             self._current = process = pool.spawn(-1, revision, revision.env(plan, -1))
         except OSError as exc:
             self._say(
+                EventKind.FALLBACK_FAILED,
                 "error",
                 "takes no calls, and no fallback server could be started; the next try is in"
                 f" {NO_PROCESS_PAUSE:g} s: {os_errors.explain(exc)}",
@@ -442,7 +443,7 @@ class FallbackProcess:
                 self._loop.time() - process.ready_at if process.ready_at else 0.0
             )
             ended = process.message or f"had a fallback server that {how_it_ended(code)}"
-            self._say("error", ended, process)
+            self._say(EventKind.FALLBACK_FAILED, "error", ended, process)
             self._pause(pause)
         self._fleet.sweep()
 
@@ -462,10 +463,12 @@ class FallbackProcess:
         plan = self._fleet.known()
         return plan.node(plan.entry)
 
-    def _say(self, level: str, message: str, process: WorkerProcess | None = None) -> None:
+    def _say(
+        self, kind: EventKind, level: str, message: str, process: WorkerProcess | None = None
+    ) -> None:
         name = self._entry().name
         pid = process.pid if process is not None else None
         trace = process.traceback if process is not None else ""
         self._fleet.observer.log(
-            LogRecord(time.time(), level, f"{name} {message}", name, None, pid, traceback=trace)
+            happened(kind, level, f"{name} {message}", node=name, pid=pid, trace=trace)
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from graphserve.graph.plan import NodePlan, Plan
 from graphserve.loop.periodic import Periodic
 from graphserve.metrics.labels import Sums
 from graphserve.supervise.counts import GraphCounts
-from graphserve.supervise.events import LogRecord, NodeState, Observer, State
+from graphserve.supervise.events import EventKind, NodeState, Observer, State, happened
 from graphserve.supervise.fallback_process import FallbackProcess
 from graphserve.supervise.node import Node
 from graphserve.supervise.process import sockets
@@ -30,6 +29,7 @@ from graphserve.supervise.process.worker_process import MakePool, Pool, WorkerPr
 from graphserve.supervise.revision import PROVISIONAL, Revision, same
 from graphserve.supervise.rollout import Rollout
 from graphserve.supervise.states import NodePhase, WorkerState
+from graphserve.supervise.timing import Timings
 from graphserve.supervise.waiting import together
 from graphserve.system import messages, os_errors
 from graphserve.system.inherited import MARK_VARIABLE
@@ -73,7 +73,8 @@ class Fleet:
         # what runs
         self._connections: ControlConnections | None = None
         self._roster = Roster()
-        self.counts = GraphCounts(self._say)
+        self.counts = GraphCounts(self._say_uncounted)
+        self.timings = Timings()
         self._ends: dict[Node, asyncio.Task[None]] = {}
         self._killed = False  # whether everything ends at once, and nothing in order any more
         self._progressed = asyncio.Event()  # set, and replaced, when something has changed
@@ -120,7 +121,7 @@ class Fleet:
                 f"there are not enough GPUs: {', '.join(without)} will see none (`graphserve check`"
                 " counts them)"
             )
-            self.observer.log(LogRecord(time.time(), "warning", words))
+            self.observer.log(happened(EventKind.GPUS_MISSING, "warning", words))
         self.incoming = revision
         return revision
 
@@ -165,6 +166,7 @@ class Fleet:
             self._tell_suspects,
             self._roster,
             self.counts,
+            self.timings,
             self._make_pool,
         )
         self.nodes.append(node)
@@ -431,8 +433,8 @@ class Fleet:
     def _find(self, pid: int) -> WorkerProcess | None:
         return next((worker for worker in self._processes() if worker.pid == pid), None)
 
-    def _say(self, level: str, message: str) -> None:
-        self.observer.log(LogRecord(time.time(), level, message))
+    def _say_uncounted(self, level: str, message: str) -> None:
+        self.observer.log(happened(EventKind.METRICS_MISSING, level, message))
 
     def sums(self) -> Sums:
         """Return what was counted in all processes, those that are gone included."""
@@ -521,6 +523,8 @@ class Fleet:
                 nodes = self.nodes_of(worker.revision)
                 required = worker.revision.plan.node(node.plan.name).requires()
                 needs = [nodes[name] for name in required]
+                if worker.state is WorkerState.IMPORTED:
+                    worker.timing.waited_for = awaited(worker, needs)
                 if worker.state is WorkerState.IMPORTED and all(map(callable_now, needs)):
                     revision = worker.revision
                     members = messages.Members(
@@ -565,6 +569,14 @@ class Fleet:
             self._shown[node.plan.name] = shown
             seconds = asyncio.get_running_loop().time() - node.incomplete_since
             self.observer.node(NodeState(node.plan.name, *shown[:3], seconds, shown[3]))
+
+
+def awaited(worker: WorkerProcess, needs: Collection[Node]) -> str | None:
+    """Return which of the nodes that it needs a worker waits for, or waited for last."""
+    missing = next((node for node in needs if not callable_now(node)), None)
+    last = missing or max(needs, key=lambda node: node.callable_since, default=None)
+    since = worker.timing.imported or 0.0
+    return last.plan.name if last is not None and (missing or last.callable_since > since) else None
 
 
 def callable_now(node: Node) -> bool:

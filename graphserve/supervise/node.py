@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from graphserve.graph.plan import NodePlan
 from graphserve.graph.resolver import import_limit
 from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.counts import GraphCounts
-from graphserve.supervise.events import LogRecord, State
+from graphserve.supervise.events import SHOWN_OTHERWISE, EventKind, LogRecord, State, happened
 from graphserve.supervise.process.reaper import how_it_ended
 from graphserve.supervise.process.sockets import NamedSocket
 from graphserve.supervise.process.worker_process import (
@@ -29,6 +28,7 @@ from graphserve.supervise.process.worker_process import (
 from graphserve.supervise.quarantine import Quarantine, noted_calls
 from graphserve.supervise.revision import Revision
 from graphserve.supervise.states import Claim, NodeLife, NodePhase, WorkerState
+from graphserve.supervise.timing import Timings
 from graphserve.supervise.verdicts import FREEZE, judge, stuck
 from graphserve.supervise.waiting import first
 from graphserve.system import messages, os_errors
@@ -53,6 +53,7 @@ class Node(NodeLife):
         warn: called when callers are to know which calls kill workers.
         roster: where its workers are named.
         counts: what its workers count.
+        timings: what its workers' starts take.
         make_pool: makes its processes.
     """
 
@@ -67,6 +68,7 @@ class Node(NodeLife):
         warn: Callable[[Node], None],
         roster: Roster,
         counts: GraphCounts,
+        timings: Timings,
         make_pool: MakePool = Pool,
     ) -> None:
         super().__init__()
@@ -74,6 +76,7 @@ class Node(NodeLife):
         self.quarantine = Quarantine(self, partial(warn, self))
         self._look = look
         self._roster = roster
+        self._timings = timings
         self.plan = plan
         self.revision = revision
         self.sockets = sockets
@@ -83,6 +86,7 @@ class Node(NodeLife):
         self.reason = ""
         self.incomplete_since = asyncio.get_running_loop().time()  # since when it lacks workers
         self.started = asyncio.Event()  # every worker was ready once
+        self.callable_since = 0.0  # on the loop's clock: callers have not waited for it since
         self.broken: WorkerProcess | None = None  # died before
         self.scaling = False  # it gets more workers, which are not ready yet
         self.shows = True  # whether its changes are shown
@@ -139,6 +143,9 @@ class Node(NodeLife):
         self._look()
         revision = revision or self.revision
         worker = self.pool.spawn(slot, revision, revision.env(plan or self.plan, slot))
+        self._timings.started(worker.timing)
+        words = f"a worker of {self.plan.name} is started"
+        self.say(EventKind.WORKER_STARTED, SHOWN_OTHERWISE, words, worker)
         limit = import_limit(worker.options.startup_timeout)
         self._limit_start(
             worker, limit, "was still importing its modules {:g} s after it was spawned"
@@ -205,17 +212,35 @@ class Node(NodeLife):
     def became_ready(self, worker: WorkerProcess) -> None:
         """Note that a worker takes calls."""
         worker.become_ready()
+        self._say_ready(worker)
         self.reason = ""
+        was_callable = self.started.is_set() and len(self.ready_workers()) > 1
         if len(self.ready_workers()) >= self.plan.workers:
             self.started.set()
             self.scaling = False
+        if not was_callable:
+            self.callable_since = asyncio.get_running_loop().time()
+        if self.phase is NodePhase.FAILED:
+            words = f"{self.plan.name} takes calls again"
+            self.say(EventKind.NODE_READY, SHOWN_OTHERWISE, words)
         if self.started.is_set() and not self.stopping:
             self.enter(NodePhase.READY)
         self.on_change(self)
 
+    def _say_ready(self, worker: WorkerProcess) -> None:
+        phases = {what: round(until - at, 3) for what, at, until in worker.timing.phases()}
+        took = sum(phases.values())
+        shown = ", ".join(f"{what} {seconds:.2f} s" for what, seconds in phases.items() if seconds)
+        words = f"a worker of {self.plan.name} is ready after {took:.2f} s ({shown})"
+        self.say(EventKind.WORKER_READY, SHOWN_OTHERWISE, words, worker, fields={"took": phases})
+
     def fail(self, reason: str) -> None:
         """Have callers wait no more: its workers die early, again and again."""
+        if self.phase is not NodePhase.FAILED:
+            words = f"{self.plan.name} has failed, and its calls are refused: {reason}"
+            self.say(EventKind.NODE_FAILED, SHOWN_OTHERWISE, words)
         self.enter(NodePhase.FAILED)
+        self.callable_since = asyncio.get_running_loop().time()
         self.reason = reason
 
     def on_health(self, worker: WorkerProcess, report: messages.HealthReport) -> str:
@@ -243,7 +268,9 @@ class Node(NodeLife):
         for worker in self.ready_workers():
             worker.usage.cpu()
             if on_time and (words := worker.frozen.look(now, worker.seen_at)):
-                self.say("warning", f"a worker of {self.plan.name} {words}", worker)
+                again = worker.frozen.since is None
+                kind = EventKind.WORKER_ANSWERS if again else EventKind.WORKER_SILENT
+                self.say(kind, "warning", f"a worker of {self.plan.name} {words}", worker)
             if words := stuck(worker.options, now, worker.seen_at, worker.page.deadline):
                 self._kill_stuck(worker, words)
 
@@ -368,6 +395,7 @@ class Node(NodeLife):
         worker.rebound(listens=not trouble)
         if trouble:
             self.say(
+                EventKind.WORKER_UNHEARD,
                 "error",
                 f"a worker of {self.plan.name} cannot listen on its own socket: {trouble}",
                 worker,
@@ -395,21 +423,20 @@ class Node(NodeLife):
         )
 
     def say(
-        self, level: str, message: str, worker: WorkerProcess | None = None, trace: str = "",
-        fields: dict[str, object] | None = None,
-    ) -> None:  # fmt: skip
-        """Have a record shown at the terminal."""
+        self,
+        kind: EventKind,
+        level: str,
+        message: str,
+        worker: WorkerProcess | None = None,
+        trace: str = "",
+        fields: Mapping[str, object] | None = None,
+    ) -> None:
+        """Have something that happened shown at the terminal, and kept."""
         slot, pid = (worker.slot, worker.pid) if worker else (None, None)
+        name = self.plan.name
         self.emit(
-            LogRecord(
-                time.time(),
-                level,
-                message,
-                self.plan.name,
-                slot,
-                pid,
-                traceback=trace,
-                fields=fields or {},
+            happened(
+                kind, level, message, node=name, slot=slot, pid=pid, trace=trace, fields=fields
             )
         )
 
@@ -444,23 +471,40 @@ class Node(NodeLife):
             f"a worker of {self.plan.name} had not ended {limit:g} s after it was told to stop"
             " (graceful_timeout): killed, with the calls that it still executed"
         )
-        self.say("warning", words, worker)
+        self.say(EventKind.WORKER_KILLED, "warning", words, worker)
 
     def _died(self, worker: WorkerProcess, code: int) -> None:
         self._counts.died(worker)
         if not worker.message:
             worker.ends_for(f"a worker of {self.plan.name} {how_it_ended(code)}")
-        if worker.respawns and not self.stopping:
-            if not self.started.is_set() and self.required:
-                self.broken = self.broken or worker
-                self._broke.set()
-                return
+        replaced = worker.respawns and not self.stopping
+        if replaced and (self.started.is_set() or not self.required):
             if worker.ready_at is not None:
                 apis = worker.revision.plan.node(self.plan.name).apis
                 calls = noted_calls(worker.page, [api.route for api in apis])
                 self.quarantine.died(calls, worker.page.executing())
             self.restart_policy.replace(worker)
-        self.on_change(self)
+            self.on_change(self)
+            return
+        self._say_ended(worker, code)
+        if replaced:
+            self.broken = self.broken or worker
+            self._broke.set()
+        else:
+            self.on_change(self)
+
+    def _say_ended(self, worker: WorkerProcess, code: int) -> None:
+        """Say that a worker has ended that nobody replaces; if it should not have, whoever waited
+        for it says why at the terminal.
+        """
+        if worker.retired or self.stopping:
+            words = f"a worker of {self.plan.name} has ended"
+            if code:
+                words = worker.message
+            self.say(EventKind.WORKER_ENDED, SHOWN_OTHERWISE, words, worker)
+        else:
+            said = worker.message, worker, worker.traceback, worker.words_field()
+            self.say(EventKind.WORKER_DIED, SHOWN_OTHERWISE, *said)
 
 
 async def _within(seconds: float, works: Iterable[Awaitable[object]]) -> None:
@@ -512,7 +556,9 @@ class RestartPolicy:
             pause = backoff.hopeless()
         self.count[worker.slot] += 1
         when = f" in {pause:.1f} s" if pause else ""
-        node.say("error", f"{worker.message}; replaced{when}", worker, worker.traceback)
+        words = f"{worker.message}; replaced{when}"
+        said = words, worker, worker.traceback, worker.words_field()
+        node.say(EventKind.WORKER_DIED, "error", *said)
         if not worker.has_successor:
             self.later(worker.slot, pause)
 
@@ -544,6 +590,7 @@ class RestartPolicy:
             node.spawn(slot)
         except OSError as exc:
             node.say(
+                EventKind.NO_PROCESS,
                 "error",
                 f"{node.plan.name}: no worker could be started, the next try is in"
                 f" {NO_PROCESS_PAUSE:g} s: {os_errors.explain(exc)}",

@@ -13,22 +13,49 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from itertools import groupby
+from typing import NamedTuple
 
 from graphserve.config import Config, Secrets
 from graphserve.errors import ConfigurationError, GraphError, GraphServeError, StartupError, closest
 from graphserve.graph.plan import NodePlan, Plan, Resolution
 from graphserve.graph.resolver import require
-from graphserve.supervise.events import log_of
+from graphserve.supervise.events import SHOWN_OTHERWISE, EventKind, Say, log_of
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.node import Node
 from graphserve.supervise.revision import Revision, same
 from graphserve.supervise.rollout import Progress
+from graphserve.supervise.timing import timed
 from graphserve.supervise.waiting import together
 
+
+class OperationWords(NamedTuple):
+    """How an operation is spoken of, and which events it makes."""
+
+    doing: str
+    done: str
+    begins: EventKind
+    ends: EventKind
+    fails: EventKind
+
+
 WORDS = {
-    "reload": ("reloading", "reloaded"),
-    "scale": ("scaling", "scaled"),
-    "restart": ("restarting", "restarted"),
+    "reload": OperationWords(
+        "reloading",
+        "reloaded",
+        EventKind.RELOAD_BEGUN,
+        EventKind.RELOAD_DONE,
+        EventKind.RELOAD_FAILED,
+    ),
+    "scale": OperationWords(
+        "scaling", "scaled", EventKind.SCALE_BEGUN, EventKind.SCALE_DONE, EventKind.SCALE_FAILED
+    ),
+    "restart": OperationWords(
+        "restarting",
+        "restarted",
+        EventKind.RESTART_BEGUN,
+        EventKind.RESTART_DONE,
+        EventKind.RESTART_FAILED,
+    ),
 }
 
 
@@ -72,12 +99,12 @@ class Operations:
         config: what it was started from.
         resolve: resolves a configuration.
         reread: reads the configuration again; without it, it stays as it is.
-        say: takes a level, words and a traceback for the terminal.
+        say: takes what is to be said.
     """
 
     def __init__(
         self, fleet: Fleet, config: Config, resolve: Callable[[Config], Awaitable[Resolution]],
-        reread: Callable[[], Config] | None, say: Callable[[str, str, str], None],
+        reread: Callable[[], Config] | None, say: Say,
         under_reload: Callable[[], contextlib.AbstractContextManager[None]],
     ) -> None:  # fmt: skip
         self._say = say
@@ -113,8 +140,9 @@ class Operations:
             self._superseded = True
             self._resolving[1].cancel()
         async with self._alone("reload", names):
-            with self._under_reload():
+            with self._under_reload(), timed(self.fleet.timings):
                 config, plan = await self._now(names)
+                self.fleet.timings.resolved()
                 if names and (
                     others := beyond(
                         {node.plan.name: node.plan for node in self._all()}, plan, names
@@ -125,7 +153,7 @@ class Operations:
                         "reload all of it with `graphserve reload`",
                         409,
                     )
-                reload = Reload(self.fleet, progress)
+                reload = Reload(self.fleet, self._kept(progress))
                 self._rolled = reload.rolled
                 try:
                     await reload.run(
@@ -151,7 +179,7 @@ class Operations:
         nodes = self._nodes(sizes)
         async with self._alone("scale", [f"{name}={workers}" for name, workers in sizes.items()]):
             for node in nodes:
-                await self.fleet.rollouts[node].resize(sizes[node.plan.name], progress)
+                await self.fleet.rollouts[node].resize(sizes[node.plan.name], self._kept(progress))
 
     async def restart(self, names: Collection[str], progress: Progress) -> None:
         """Replace workers by others of the same Plan, leaves first; nothing is resolved.
@@ -163,7 +191,16 @@ class Operations:
         nodes = self._nodes(names)
         async with self._alone("restart", names):
             for node in nodes:
-                await self.fleet.rollouts[node].restart(progress)
+                await self.fleet.rollouts[node].restart(self._kept(progress))
+
+    def _kept(self, progress: Progress) -> Progress:
+        """Return what tells of each step, and keeps it as an event."""
+
+        def step(words: str) -> None:
+            self._say(EventKind.ROLLOUT_STEP, SHOWN_OTHERWISE, words)
+            progress(words)
+
+        return step
 
     def gives_way(self, names: Collection[str]) -> bool:
         """Return whether a reload of these nodes (none: of all) may take the place
@@ -206,7 +243,7 @@ class Operations:
         found = await asyncio.to_thread(lambda: list(certificate(tls, config.keyfile_password)))
         for trouble in found:
             if trouble.warning:
-                self._say("warning", trouble.message, "")
+                self._say(EventKind.CERTIFICATE_TROUBLE, "warning", trouble.message)
         if problems := [trouble.message for trouble in found if not trouble.warning]:
             raise ConfigurationError("; ".join(problems))
 
@@ -229,8 +266,8 @@ class Operations:
             self.running = name
             began = time.monotonic()
             self._rolled = []
-            doing, done = WORDS[name]
-            self._say("info", f"{doing} {', '.join(what)}".rstrip(), "")
+            words = WORDS[name]
+            self._say(words.begins, "info", f"{words.doing} {', '.join(what)}".rstrip())
             try:
                 yield
             except (GraphServeError, OSError) as exc:
@@ -239,18 +276,18 @@ class Operations:
                     self.failures[name] = Failure(
                         name, time.time(), str(exc), number, tuple(self._rolled)
                     )
-                self._say("error", f"{name} failed: {exc}", log_of(exc))
+                self._say(words.fails, "error", f"{name} failed: {exc}", log_of(exc))
                 raise
             except Exception as exc:  # a bug of ours: it shall be seen
-                words = f"{name} failed by a bug of graphserve, please report it: {exc!r}"
-                self._say("critical", words, traceback.format_exc())
+                said = f"{name} failed by a bug of graphserve, please report it: {exc!r}"
+                self._say(words.fails, "critical", said, traceback.format_exc())
                 raise
             finally:
                 self.running = ""
             if name == "reload" and not what:
                 self.failures.clear()  # every worker is of the files as they are now
             self.failures.pop(name, None)
-            self._say("info", f"{done} in {time.monotonic() - began:.2f} s", "")
+            self._say(words.ends, "info", f"{words.done} in {time.monotonic() - began:.2f} s")
 
     def _all(self) -> list[Node]:
         return list(self.fleet.current_nodes().values())

@@ -16,13 +16,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from graphserve.call import call_fingerprint
 from graphserve.call.call_fingerprint import is_upload, route
 from graphserve.graph.plan import NodePlan
+from graphserve.supervise.events import EventKind
 from graphserve.system.messages import SuspectCalls
 from graphserve.system.worker_pages import UPLOAD, WorkerPage
 
@@ -102,8 +103,15 @@ class QuarantinedNode(Protocol):
     def stopping(self) -> bool:
         """Return whether it ends."""
 
-    def say(self, level: str, message: str, *, fields: dict[str, object] | None = None) -> None:
-        """Have a record shown at the terminal."""
+    def say(
+        self,
+        kind: EventKind,
+        level: str,
+        message: str,
+        *,
+        fields: Mapping[str, object] | None = None,
+    ) -> None:
+        """Have something that happened shown at the terminal, and kept."""
 
 
 class Quarantine:
@@ -224,9 +232,8 @@ class Quarantine:
     def _say_row(self) -> None:
         row = self.row()
         if row and row != self._row_said:
-            self._node.say(
-                "warning", f"{row}: see what its calls have in common", fields={"event": "deaths"}
-            )
+            words = f"{row}: see what its calls have in common"
+            self._node.say(EventKind.DEATHS_IN_A_ROW, "warning", words)
         self._row_said = row
 
     def end(self) -> None:
@@ -265,7 +272,8 @@ class Quarantine:
             f"{count} calls of {self._node.plan.name} were under way when their worker died: none"
             f" of them is quarantined. Known are {shown}{more}"
         )
-        self._node.say("warning", words, fields={"event": "death", "calls": names[:MOST_SHOWN]})
+        fields = {"calls": names[:MOST_SHOWN]}
+        self._node.say(EventKind.CALLS_AT_DEATH, "warning", words, fields=fields)
 
     def _convict(self, call: str) -> None:
         recent = [
@@ -290,9 +298,8 @@ class Quarantine:
             f"a call of {name} has killed two of its workers in a row ({call}): it is refused for"
             f" {REFUSED:g} s"
         )
-        self._node.say(
-            "error", words, fields={"event": "quarantine", "call": call, "seconds": REFUSED}
-        )
+        fields = {"call": call, "seconds": REFUSED}
+        self._node.say(EventKind.CALL_QUARANTINED, "error", words, fields=fields)
 
     def _tell(self) -> None:
         if self._timer is not None:

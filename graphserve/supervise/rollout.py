@@ -20,6 +20,7 @@ from dataclasses import replace
 from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan
 from graphserve.supervise.backoff import Backoff
+from graphserve.supervise.events import EventKind
 from graphserve.supervise.node import Node
 from graphserve.supervise.process.worker_process import WorkerProcess, gone
 from graphserve.supervise.revision import Revision
@@ -179,7 +180,8 @@ class Rollout(RolloutLife):
         if node.stopping or worker.state is not WorkerState.READY:
             worker.hold()
             return False
-        node.say("info", f"a worker of {node.plan.name} {words}; replacing it", worker)
+        said = f"a worker of {node.plan.name} {words}; replacing it"
+        node.say(EventKind.WORKER_REPLACED, "info", said, worker)
         try:
             await self._exchange(
                 worker, node.plan, node.revision, old_first=node.plan.options.gpus > 0
@@ -198,7 +200,7 @@ class Rollout(RolloutLife):
             f"the replacement of a worker of {self.node.plan.name} did not start; the worker serves"
             f" on, and the next try is in {pause:.1f} s: {exc}"
         )
-        self.node.say("error", words, worker, exc.log)
+        self.node.say(EventKind.REPLACEMENT_FAILED, "error", words, worker, exc.log)
         worker.hold()
         for other, _ in self._expired:
             other.hold()

@@ -8,10 +8,9 @@ Everything that is in the folder is in the supervisor's memory too (docs/how-to/
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from graphserve.loop.periodic import Periodic
 from graphserve.supervise.control.http import UnixHttpServer
+from graphserve.supervise.events import EventKind, Say
 from graphserve.supervise.fleet import Fleet
 from graphserve.system import os_errors
 from graphserve.system.rundir.claim import RunDir, Taken
@@ -27,12 +26,10 @@ class RunFolderUpkeep:
         folder: the run folder.
         fleet: what runs.
         control: the server of the control socket.
-        say: takes a level and words for the terminal.
+        say: takes what is to be said.
     """
 
-    def __init__(
-        self, folder: RunDir, fleet: Fleet, control: UnixHttpServer, say: Callable[[str, str], None]
-    ) -> None:
+    def __init__(self, folder: RunDir, fleet: Fleet, control: UnixHttpServer, say: Say) -> None:
         self._folder = folder
         self._fleet = fleet
         self._control = control
@@ -65,6 +62,7 @@ class RunFolderUpkeep:
         except Taken as exc:
             self.end()
             self._say(
+                EventKind.FILES_LOST,
                 "critical",
                 f"{exc}: commands reach that one, and no worker of this one can be replaced",
             )
@@ -75,7 +73,7 @@ class RunFolderUpkeep:
                 f" {os_errors.explain(exc)}"
             )
             if words != self._trouble:
-                self._say("error", f"{words}; tried again every second")
+                self._say(EventKind.FILES_LOST, "error", f"{words}; tried again every second")
             self._trouble = words
             return
         self._trouble = ""
@@ -84,4 +82,5 @@ class RunFolderUpkeep:
             words = (
                 f"somebody removed files of the run folder {self._folder.path}: {what}; made anew"
             )
-            self._say("warning", f"{words}. Exclude it from what cleans that place")
+            words = f"{words}. Exclude it from what cleans that place"
+            self._say(EventKind.FILES_REMOVED, "warning", words)

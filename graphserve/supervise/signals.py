@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable
 
+from graphserve.supervise.events import EventKind, Say
 from graphserve.system.inherited import is_ignored
 
 
@@ -17,10 +17,10 @@ class Signals:
     means it.
 
     Args:
-        say: tells the user that a stop begins.
+        say: takes what is to be said.
     """
 
-    def __init__(self, say: Callable[[str, str], None]) -> None:
+    def __init__(self, say: Say) -> None:
         self.stopping = asyncio.Event()  # drain and end
         self.killing = asyncio.Event()  # end at once
         self.changing = asyncio.Event()  # reload
@@ -34,7 +34,8 @@ class Signals:
             signal.SIGTSTP: self._on_suspend,
         }
         if is_ignored(signal.SIGHUP):  # nohup: what a closed terminal sends shall not stop us
-            say("info", "SIGHUP is ignored, as under nohup: `graphserve reload` reloads")
+            words = "SIGHUP is ignored, as under nohup: `graphserve reload` reloads"
+            say(EventKind.NOTICE, "info", words)
         else:
             heard[signal.SIGHUP] = self._on_hangup
         for number, handler in heard.items():
@@ -44,9 +45,8 @@ class Signals:
     def stop(self) -> None:
         """Drain and end; nothing new if that is under way."""
         if not self.stopping.is_set():
-            self._say(
-                "info", "stopping: answering what was accepted; a second signal kills at once"
-            )
+            words = "stopping: answering what was accepted; a second signal kills at once"
+            self._say(EventKind.GRAPH_STOPPING, "info", words)
             self.stopping.set()
 
     def end(self) -> None:
@@ -78,7 +78,8 @@ class Signals:
         if not self._told:
             self._told = True
             words = "a graph is not suspended by Ctrl-Z, it serves on; Ctrl-C stops it"
-            self._say("warning", f"{words}. To keep the terminal, start it with & at the end")
+            words = f"{words}. To keep the terminal, start it with & at the end"
+            self._say(EventKind.NOTICE, "warning", words)
 
 
 def _has_terminal() -> bool:

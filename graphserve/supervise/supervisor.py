@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import time
 import traceback
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -20,7 +19,15 @@ from graphserve.errors import ExitCode, GraphServeError, StartupError
 from graphserve.graph.plan import Plan, Resolution
 from graphserve.graph.resolver import Resolver, import_limit, require
 from graphserve.supervise.control.server import open_control
-from graphserve.supervise.events import LogRecord, Observer
+from graphserve.supervise.event_ring import EventRecorder, EventRing
+from graphserve.supervise.events import (
+    SHOWN_OTHERWISE,
+    EventKind,
+    LogRecord,
+    Observer,
+    happened,
+    log_of,
+)
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.log_ring import LogRing, RecordingObserver
 from graphserve.supervise.operations import Operations
@@ -32,6 +39,7 @@ from graphserve.supervise.run_folder import RunFolderUpkeep
 from graphserve.supervise.signals import Signals
 from graphserve.supervise.states import GraphLife, GraphPhase
 from graphserve.supervise.systemd import SystemdNotifier
+from graphserve.supervise.timing import process_age
 from graphserve.supervise.waiting import cancel, unless
 from graphserve.supervise.watch import changes, folders
 from graphserve.system import machine, os_errors, stack
@@ -65,7 +73,9 @@ class Supervisor:
         self.resolver = resolver
         self.reread = reread
         self.log_ring = LogRing(config.log_buffer)
-        self.notifier = SystemdNotifier(RecordingObserver(observer, self.log_ring), os.environ)
+        self.event_ring = EventRing()
+        recording = RecordingObserver(observer, self.log_ring)
+        self.notifier = SystemdNotifier(EventRecorder(recording, self.event_ring), os.environ)
         self.signals = Signals(self.say)
 
     async def run(self) -> ExitCode:
@@ -83,15 +93,16 @@ class Supervisor:
             with contextlib.suppress(asyncio.CancelledError, GraphServeError):
                 await work
             self.say(
+                EventKind.GRAPH_KILLED,
                 "warning",
                 "killed at once by a second signal: calls that were not answered yet are lost",
             )
             return ExitCode.INTERRUPTED
         return work.result()
 
-    def say(self, level: str, message: str, trace: str = "") -> None:
-        """Show a line of the supervisor's own."""
-        self.notifier.log(LogRecord(time.time(), level, message, traceback=trace))
+    def say(self, kind: EventKind, level: str, message: str, trace: str = "") -> None:
+        """Show something that happened to the graph, and keep it."""
+        self.notifier.log(happened(kind, level, message, trace=trace))
 
     async def _run(self) -> ExitCode:
         stale = remove_stale()
@@ -99,6 +110,7 @@ class Supervisor:
         self._say_foreign([*stale.foreign, *(str(folder.path / name) for name in folder.foreign)])
         if folder.parent_made is not None:
             self.say(
+                EventKind.FOLDER_MADE,
                 "info",
                 f"made the folder {folder.parent_made} for the run folder: it was not there,"
                 " and stays",
@@ -120,6 +132,7 @@ class Supervisor:
     def _say_foreign(self, paths: list[str]) -> None:
         if paths:
             self.say(
+                EventKind.FILES_FOREIGN,
                 "warning",
                 f"left in the run folder, since graphserve did not make it: {', '.join(paths)}",
             )
@@ -149,6 +162,7 @@ class SupervisedGraph(GraphLife):
             supervisor.notifier.reload,
         )
         self.log_ring = supervisor.log_ring
+        self.event_ring = supervisor.event_ring
         self._say = supervisor.say
         self._notifier = supervisor.notifier
         self._folder = folder
@@ -172,6 +186,10 @@ class SupervisedGraph(GraphLife):
                 started = await unless(self.signals.stopping, self._start())
             except GraphServeError as exc:
                 self._notifier.failed(str(exc))
+                self.fleet.timings.end(str(exc))
+                # the terminal is told when all has ended
+                words = f"the start has failed: {exc}"
+                self._say(EventKind.START_FAILED, SHOWN_OTHERWISE, words, log_of(exc))
                 await self._give_up(exc)
                 raise
             if started is None:
@@ -192,6 +210,7 @@ class SupervisedGraph(GraphLife):
             await self._reaper.end()
             upkeep.end()
             self.log_ring.end()
+            self.event_ring.end()
             await control.close()
 
     def _look(self, suspect: str) -> None:
@@ -208,12 +227,17 @@ class SupervisedGraph(GraphLife):
 
     async def _start(self) -> bool:
         config = self.config
+        self.fleet.timings.begin("start", process_age())
+        words = f"{config.settings.target} starts"
+        self._say(EventKind.GRAPH_STARTING, SHOWN_OTHERWISE, words)
         self.fleet.watch_start(provisional_plan(config.settings), config.env, config.secrets)
         plan = require(await self._resolve(config))
+        self.fleet.timings.resolved()
         # what changes from here on is not missed, however long the start takes
         if config.reload:
             self.job(self._watch_files(plan))
         await self.fleet.start(self.fleet.add_revision(plan, config.env, config.secrets))
+        self.fleet.timings.end()
         return True
 
     async def _give_up(self, failure: GraphServeError | None = None) -> None:
@@ -222,7 +246,8 @@ class SupervisedGraph(GraphLife):
         """
         self.enter(GraphPhase.STOPPING)
         if failure is not None and any(node.ready_workers() for node in self.fleet.nodes):
-            self._say("error", f"the start has failed, the nodes that are ready stop: {failure}")
+            words = f"the start has failed, the nodes that are ready stop: {failure}"
+            self._say(EventKind.GRAPH_STOPPING, "error", words)
         for node in self.fleet.nodes:
             node.give_up()
         with contextlib.suppress(TimeoutError):
@@ -252,13 +277,14 @@ class SupervisedGraph(GraphLife):
         try:
             async with contextlib.aclosing(changes(watched, self.config.files)) as news:
                 await anext(news)
-                self._say("info", f"watching {', '.join(watched)}")
+                self._say(EventKind.NOTICE, "info", f"watching {', '.join(watched)}")
                 async for paths in news:
                     more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-                    self._say("info", f"changed: {paths[0]}{more}")
+                    self._say(EventKind.CODE_CHANGED, "info", f"changed: {paths[0]}{more}")
                     self.signals.changing.set()
         except GraphServeError as exc:
-            self._say("error", f"{exc}; meanwhile `graphserve reload` reloads")
+            words = f"{exc}; meanwhile `graphserve reload` reloads"
+            self._say(EventKind.WATCH_FAILED, "error", words)
 
     async def _reload_when_asked(self) -> None:
         """Reload whenever SIGHUP or a changed file asks for it: new workers start beside the old,

@@ -67,7 +67,7 @@ class Frozen:
     """Tells when one worker falls silent, and when that is over: once each."""
 
     def __init__(self) -> None:
-        self._since: float | None = None  # when it was heard last
+        self.since: float | None = None  # when it was heard last, while it is silent
 
     def look(self, now: float, seen_at: float) -> str:
         """Return what there is to say of it now; empty if nothing is new.
@@ -77,12 +77,12 @@ class Frozen:
             seen_at: when it last reported.
         """
         if now - seen_at > FREEZE:
-            if self._since is not None:
+            if self.since is not None:
                 return ""
-            self._since = seen_at
+            self.since = seen_at
             return f"has not answered for {now - seen_at:.0f} s: its event loop does not run"
-        since = self._since
-        self._since = None
+        since = self.since
+        self.since = None
         return (
             ""
             if since is None

@@ -233,7 +233,7 @@ class Bench:
         self.node: Any = SimpleNamespace(
             plan=SimpleNamespace(name="Leaf", apis=()),
             stopping=False,
-            say=lambda level, words, fields: self.said.append(words),
+            say=lambda kind, level, words, fields=None: self.said.append(words),
         )
         self.timers: list[tuple[Any, ...]] = []
         self.quarantine = Quarantine(self.node, lambda: None, lambda: self.now, self.later)

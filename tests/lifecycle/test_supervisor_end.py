@@ -15,7 +15,7 @@ import asyncio, os, signal
 from graphserve.supervise.signals import Signals
 
 async def main():
-    Signals(lambda level, words: None).end()
+    Signals(lambda kind, level, words, trace="": None).end()
 
 asyncio.run(main())
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTSTP, signal.SIGHUP):

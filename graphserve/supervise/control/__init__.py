@@ -9,6 +9,7 @@ Runs in the supervisor.
     logs      the newest records, as `GET /logs` asks for them
     queries   what the query of a request says
     stacks    where workers are, as `GET /stack` asks them by signals
+    events    what happened lately, as `GET /events` asks for it
     status    the JSON of `/ps` and `/status`, read from the fleet
 
 A request is read by `http.read`, `ControlApi.answer` finds its path, and what it asks for is done

@@ -36,8 +36,8 @@ def read_query(
         raise HttpError(422, f"the query is no list of name=value; {how}") from None
     named = [_worker(value, nodes) for name, value in pairs if name == "node"]
     given = {name: value for name, value in pairs if name != "node"}
-    if unknown := ", ".join(sorted(given.keys() - set(names))):
-        raise HttpError(422, f"unknown: {unknown}; {how}")
+    if unknown := sorted(given.keys() - set(names)):  # one may be empty
+        raise HttpError(422, f"unknown: {', '.join(unknown)[:100]}; {how}")
     if len(named) + len(given) < len(pairs):
         raise HttpError(422, f"only node may be given more than once; {how}")
     return frozenset(named), given

@@ -1,6 +1,6 @@
 """What operators ask of a running graph, over HTTP on `control.sock`. Runs in the supervisor.
 
-    GET /ps   GET /status   GET /logs   GET /stack   GET /metrics
+    GET /ps   GET /status   GET /timing   GET /logs   GET /events   GET /stack   GET /metrics
     POST /reload {"nodes": […]}   POST /restart {"nodes": […]}
     POST /scale {"Model": 3}   POST /stop
 
@@ -19,6 +19,7 @@ from typing import Protocol, TypeVar
 
 from graphserve.config import Config
 from graphserve.errors import GraphServeError
+from graphserve.supervise.control.events import EventReaders
 from graphserve.supervise.control.http import (
     ControlRequest,
     ControlResponse,
@@ -37,6 +38,7 @@ from graphserve.supervise.control.status import (
     worker_rows,
 )
 from graphserve.supervise.counts import exposed
+from graphserve.supervise.event_ring import EventRing
 from graphserve.supervise.events import log_of
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.log_ring import LogRing
@@ -75,6 +77,10 @@ class Control(Protocol):
     def fleet(self) -> Fleet: ...
 
     @property
+    def event_ring(self) -> EventRing:
+        """Return what happened lately."""
+
+    @property
     def operations(self) -> Operations: ...
 
     @property
@@ -101,12 +107,15 @@ class ControlApi:
         self._log_readers = LogReaders(
             supervisor.log_ring, lambda: [node.plan.name for node in supervisor.fleet.nodes]
         )
+        self._event_readers = EventReaders(supervisor.event_ring)
         self._routes: dict[str, tuple[str, Handler]] = {
             "/ps": ("GET", self._ps),
             "/status": ("GET", self._status),
+            "/timing": ("GET", self._timing),
             "/logs": ("GET", self._logs),
             "/stack": ("GET", self._stack),
             "/metrics": ("GET", self._metrics),
+            "/events": ("GET", self._events),
             "/reload": ("POST", self._reload),
             "/restart": ("POST", self._restart),
             "/scale": ("POST", self._scale),
@@ -149,6 +158,12 @@ class ControlApi:
 
     async def _metrics(self, request: ControlRequest, response: ControlResponse) -> None:
         response.whole(*exposed(self._supervisor.fleet.sums(), request.accept))
+
+    async def _events(self, request: ControlRequest, response: ControlResponse) -> None:
+        await self._event_readers.answer(request.query, response)
+
+    async def _timing(self, request: ControlRequest, response: ControlResponse) -> None:
+        response.json(self._supervisor.fleet.timings.rows())
 
     def _state(self) -> str:
         supervisor = self._supervisor

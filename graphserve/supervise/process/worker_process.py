@@ -29,6 +29,7 @@ from graphserve.supervise.process._circus import Process, Watcher
 from graphserve.supervise.process.output import Pipe, Records
 from graphserve.supervise.revision import Revision
 from graphserve.supervise.states import WorkerLife, WorkerState
+from graphserve.supervise.timing import WorkerTiming
 from graphserve.supervise.verdicts import Frozen
 from graphserve.system import inherited, stack
 from graphserve.system.channel import Channel
@@ -43,6 +44,7 @@ from graphserve.system.messages import (
 from graphserve.system.rundir.paths import file_identity, received_files
 from graphserve.system.worker_pages import Roster, WorkerPage
 
+LONGEST_LAST_WORDS = 4096  # characters of what a worker printed last, in the record of its death
 NO_PROCESS_PAUSE = 1.0  # seconds until it is tried again, when the machine gives us no process
 
 
@@ -98,6 +100,7 @@ class WorkerProcess(WorkerLife):
         self.traceback = ""
         self.options = revision.plan.node(node).options  # its own: those of its node may be newer
         self.spawned_at = asyncio.get_running_loop().time()
+        self.timing = WorkerTiming(node, slot, process.pid, self.spawned_at)
         self.ready_at: float | None = None
         # of what it may need so long for: to import, to start, to leave
         self._timer: asyncio.TimerHandle | None = None
@@ -113,6 +116,12 @@ class WorkerProcess(WorkerLife):
         self.reported = asyncio.Event()  # since it was asked
         # of max_requests: workers that began together are replaced apart
         self.quota = random.uniform(1.0, 1.1)
+
+    def enter(self, state: WorkerState) -> None:
+        before = self.state
+        super().enter(state)
+        if state is not before:
+            self.timing.entered(state, asyncio.get_running_loop().time())
 
     def send(self, message: FromSupervisor, fds: list[int] | None = None) -> None:
         """Send a message, if it is connected."""
@@ -156,6 +165,7 @@ class WorkerProcess(WorkerLife):
     def begin_warm_up(self) -> None:
         """Note that its instance is entered, and is warmed up until it says that it is ready."""
         self.warms_up = True
+        self.timing.warming = asyncio.get_running_loop().time()
 
     def open_port(self, public: int) -> None:
         """Have it accept at the public port; it takes calls when it says that it listens."""
@@ -234,6 +244,13 @@ class WorkerProcess(WorkerLife):
     def last_words(self) -> str:
         """Return its traceback, or what it printed last."""
         return self.traceback or "\n".join(self.pipes[1].tail) or "\n".join(self.pipes[0].tail)
+
+    def words_field(self) -> dict[str, object]:
+        """Return what it printed last, as a field of the record of its death; nothing if it left a
+        traceback.
+        """
+        words = "" if self.traceback else self.last_words()[-LONGEST_LAST_WORDS:]
+        return {"last_words": words} if words else {}
 
 
 async def gone(workers: Iterable[WorkerProcess]) -> None:
