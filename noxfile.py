@@ -68,11 +68,19 @@ def fuzz(session: nox.Session) -> None:
     """Send mutated requests, and bodies that may cost too much, to a real public port; arguments go
     to pytest.
 
-    These are many more than the tests send. It prints what the worst bodies of each size cost.
+    These are many more than the tests send. It prints how the requests to every door were answered,
+    and what the worst bodies of each size cost.
     """
     session.install("-e", ".[test]")
     session.run(
         "pytest", "tests/hostile/test_fuzz.py", *session.posargs, env={"FUZZ_EXAMPLES": "5000"}
+    )
+    session.run(
+        "pytest",
+        "-s",
+        "tests/hostile/test_doors.py",
+        *session.posargs,
+        env={"FUZZ_EXAMPLES": "5000"},
     )
     session.run(
         "pytest",

@@ -191,7 +191,7 @@ async def _execute(
     connection = MiddlewareConnection(listener)
     request = HttpRequest(connection, api, True, context, is_next=True, routed=routed)
     body = None
-    if api.signature.input_stream is not None:
+    if api.signature.input_stream is not None or api.signature.spools:
         body = RequestBody(connection.flow, connection.caller_left, connection.abort)
     try:
         request.headers_complete(headers, url.partition(b"?")[2], body)
