@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import field
-from pathlib import Path
 from typing import Literal
 
 from graphserve.declare.options import RESERVED_ROUTES
@@ -51,7 +50,7 @@ class MountProblem(ValueError):
     """Raised for a mount that cannot be one; the message says what to write."""
 
 
-def read_mounts(given: object, base: Path) -> tuple[Mount, ...]:
+def read_mounts(given: object, base: str) -> tuple[Mount, ...]:
     """Return the mounts that `@service(mount=…)` was given, the longest path first.
 
     Args:
@@ -74,7 +73,7 @@ def read_mounts(given: object, base: Path) -> tuple[Mount, ...]:
     return tuple(sorted(found.values(), key=lambda mount: -len(mount.path)))
 
 
-def _read(path: object, value: object, base: Path) -> Mount:
+def _read(path: object, value: object, base: str) -> Mount:
     if not isinstance(path, str) or not path.startswith("/"):
         raise MountProblem(f"mount: a path starts with '/', such as '/ui', not {path!r}")
     bare = path.removesuffix("/")
@@ -87,7 +86,7 @@ def _read(path: object, value: object, base: Path) -> Mount:
     if isinstance(value, str) and _IMPORT.match(value):
         return Mount(bare, target=value)
     if isinstance(value, (str, os.PathLike)):
-        folder = os.path.abspath(base / os.fspath(value))
+        folder = os.path.abspath(os.path.join(base, os.fspath(value)))
         if not os.path.isdir(folder):
             raise MountProblem(f"mount: there is no folder {folder}, which {path!r} names")
         return Mount(bare, folder=folder)

@@ -6,8 +6,8 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import FunctionType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 
@@ -264,7 +264,7 @@ def _checked_middleware(given: object, where: str, place: SourceLine) -> tuple[o
 
 def _checked_mounts(cls: type, given: object, where: str, place: SourceLine) -> tuple[Mount, ...]:
     try:
-        mounts = read_mounts(given, Path(place[0]).parent)
+        mounts = read_mounts(given, os.path.dirname(place[0]))
     except MountProblem as exc:
         refuse(f"{where}: {exc}", place)
     routes = {name: each.route for name, each in apis(cls).items()}
