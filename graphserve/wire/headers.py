@@ -8,6 +8,7 @@ errors and users' imports need it too.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable
 
 # of a request or a response: names in lower case, and values
@@ -175,3 +176,15 @@ def traveller(lines: list[bytes] | None) -> bytes | None:
 def may_travel(value: bytes) -> bool:
     """Return whether it can be a `tracestate` or a `baggage`: ASCII, and not too long."""
     return len(value) <= LONGEST_TRAVELLER and _LIST.fullmatch(value) is not None
+
+
+def http_date(seconds: float | None = None) -> bytes:
+    """Return a moment as a header says it (RFC 9110, 5.6.7), in English whatever the locale is.
+
+    Args:
+        seconds: since 1970; None: now.
+    """
+    # (`email.utils` has this too, and brings 350 kB along into every worker)
+    at = time.gmtime(seconds)
+    text = time.asctime(at)  # Sun Nov  6 08:49:37 1994
+    return f"{text[:3]}, {at.tm_mday:02d} {text[4:7]} {at.tm_year:04d} {text[11:19]} GMT".encode()

@@ -5,6 +5,7 @@ makes one of text.
 from __future__ import annotations
 
 from collections.abc import Callable
+from email.utils import formatdate
 from typing import Any
 
 import h11
@@ -20,6 +21,7 @@ from graphserve.errors import header_fault
 from graphserve.wire import problem
 from graphserve.wire.headers import (
     head_fault,
+    http_date,
     is_request_id,
     is_target,
     is_token,
@@ -209,3 +211,8 @@ def test_what_else_may_travel() -> None:
     assert not any(map(may_travel, (b"", b"x" * 8193, b" a", b"a\n", b"a\x7f", b"a\xe4")))
     assert is_request_id(b"x" * 128)
     assert not any(map(is_request_id, (b"", b"x" * 129, b"a b", b"a\n", b"\xe4")))
+
+
+@given(st.integers(0, 2**33))
+def test_a_date_is_that_of_the_standard_library(seconds: int) -> None:
+    assert http_date(seconds).decode() == formatdate(seconds, usegmt=True)

@@ -11,12 +11,12 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import formatdate, parsedate_to_datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
 from graphserve.call.request_head import Fields
-from graphserve.wire.headers import CONTENT_LENGTH, CONTENT_TYPE, MOST_DIGITS
+from graphserve.wire.headers import CONTENT_LENGTH, CONTENT_TYPE, MOST_DIGITS, http_date
 from graphserve.worker.dispatch.executor import Executor
 from graphserve.worker.dispatch.opened import OpenedFile
 from graphserve.worker.http.response import Responder
@@ -203,7 +203,7 @@ class FileAnswer:
         ours += [
             (b"accept-ranges", b"bytes"),
             (b"etag", etag(file.size, file.modified_ns)),
-            (b"last-modified", formatdate(file.modified_ns // 10**9, usegmt=True).encode()),
+            (b"last-modified", http_date(file.modified_ns // 10**9)),
             *part.fields,
         ]
         fields = [field for field in ours if field[0] not in said]

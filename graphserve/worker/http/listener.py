@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from email.utils import formatdate
 from typing import TYPE_CHECKING, NotRequired, Protocol, TypedDict
 
 from graphserve.call.remote import error_of
@@ -16,7 +15,7 @@ from graphserve.loop.poller import poller
 from graphserve.metrics.layout import OTHER
 from graphserve.metrics.recorder import Recorder, RequestSeries
 from graphserve.wire.extensions import Fetch, Place, no_memory
-from graphserve.wire.headers import CONNECTION, ERROR_KIND
+from graphserve.wire.headers import CONNECTION, ERROR_KIND, http_date
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.reason_phrases import phrase
 from graphserve.wire.shared_buffers import MemorySender, SharedMemory
@@ -244,7 +243,7 @@ class Listener:
             throttle.forget()
         headers = [(CONNECTION, b"close")] if self.closing else []
         if self.public:
-            headers.append((b"date", formatdate(usegmt=True).encode()))
+            headers.append((b"date", http_date()))
         self.default_headers = headers
 
     def _close_old(self) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from email.utils import formatdate
 from typing import TYPE_CHECKING, Protocol
 
 from graphserve.call.context import CallContext
@@ -32,6 +31,7 @@ from graphserve.wire.headers import (
     INTERNAL_PREFIX,
     REQUEST_ID,
     STATUS_OK,
+    http_date,
 )
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.reason_phrases import phrase
@@ -92,7 +92,7 @@ class Responder:
 
     def refresh(self) -> None:
         """Note the time, for the date header; called once a second."""
-        date = b"date: " + formatdate(usegmt=True).encode() + b"\r\n" if self.public else b""
+        date = b"date: " + http_date() + b"\r\n" if self.public else b""
         self._common = date + self._lines
 
     def _ending(self, names: Iterable[bytes]) -> bytes:
