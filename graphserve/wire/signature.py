@@ -102,7 +102,7 @@ class Signature:
     input_media: Media | None = None
     blocking_input: bool = False
 
-    @property
+    @cached_property
     def spools(self) -> bool:
         """Whether files that a client sends are put on disk as they come."""
         return any(

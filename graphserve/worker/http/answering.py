@@ -30,10 +30,11 @@ from graphserve.wire.trust import RELAYED, Trust
 from graphserve.worker.dispatch.encoding import EncodedResult
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.dispatch.opened import OpenedFile, open_result
-from graphserve.worker.dispatch.shedding import noted
+from graphserve.worker.dispatch.shedding import AdaptiveThrottle, noted
 from graphserve.worker.dispatch.slots import Permit
 from graphserve.worker.http.access_log import log_answer, shown
 from graphserve.worker.http.listener import Listener
+from graphserve.worker.http.response import Responder
 from graphserve.worker.http.routing import RoutedCall
 from graphserve.worker.http.transport import FlowControl, Writer
 from graphserve.worker.stream.receiving import FilesOfCall
@@ -100,19 +101,11 @@ def _came_in(content_type: bytes) -> AnswerFormat | None:
 class AnswerableRequest:
     """A request to an API, as far as it takes to answer it.
 
-    Args:
-        connection: what it came by.
-        api: the API that it is for.
-        keep_alive: whether the connection stays open behind the answer.
-        context: what travels with it.
-        http_1_0: whether it speaks HTTP/1.0.
-        client: who sent it, for the access log; behind a proxy that is trusted, who the proxy says.
-        routed: how its API was found, if not by the bytes of its path and POST.
-
-    `trust` is what it may do more than a client, `accepts` its Accept header as it came,
-    `body_stream` its body if the API reads it as it comes, `lost` whether the client is gone,
-    `responder` what makes the bytes of its answer, `started` when it began, by `time.perf_counter`,
-    `series` what counts it, until that is done.
+    `HttpRequest` makes it, all fields in one call: one is made for each request. `trust` is what it
+    may do more than a client, `accepts` its Accept header as it came, `body_stream` its body if the
+    API reads it as it comes, `lost` whether the client is gone, `responder` what makes the bytes of
+    its answer, `started` when it began, by `time.perf_counter`, `series` what counts it, until that
+    is done.
     """
 
     __slots__ = (
@@ -139,46 +132,30 @@ class AnswerableRequest:
         "trust",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        connection: RequestConnection,
-        api: BoundApi,
-        keep_alive: bool,
-        context: CallContext,
-        http_1_0: bool,
-        client: Address | None,
-        routed: RoutedCall | None = None,
-    ) -> None:
-        listener = connection.listener
-        # who asks, and for what
-        self.connection = connection
-        self.client = client
-        self.trust = connection.trust
-        self.context = context
-        self.routed = routed
-        self.http_1_0 = http_1_0
-        self.started = time.perf_counter()
-        self._api = api
-        self.series: RequestSeries | None = None
-        if listener.recorder is not None and not listener.middleware:
-            method = b"POST" if routed is None else b"HEAD" if routed.head else routed.method
-            self.series = listener.counted(method, api.index)
-        # how it is answered
-        self.accepts = b""
-        self._accept: AnswerFormat = _JSON
-        self.keep_alive = keep_alive and not listener.closing
-        self.responder = listener.responder
-        self._throttle = listener.throttles.get(api.plan.name)
-        # how far it is
-        self.body_stream: RequestBody | None = None
-        self._whole = False  # whether its whole body is here
-        self._noted = -1  # where the note is that says that it is executed
-        # of that, where calls of its node are suspects
-        self._noted_body: bytes | None = None
-        self.lost = False
-        self.response_complete = False
-        # what it was sent on disk, of an API that takes such files
-        self._files: FilesOfCall | None = None
+    # who asks, and for what
+    connection: RequestConnection
+    client: Address | None
+    trust: Trust
+    context: CallContext
+    routed: RoutedCall | None
+    http_1_0: bool
+    started: float
+    _api: BoundApi
+    series: RequestSeries | None
+    # how it is answered
+    accepts: bytes
+    _accept: AnswerFormat
+    keep_alive: bool
+    responder: Responder
+    _throttle: AdaptiveThrottle | None
+    # how far it is
+    body_stream: RequestBody | None
+    _whole: bool  # whether its whole body is here
+    _noted: int  # where the note is that says that it is executed; -1: there is none
+    _noted_body: bytes | None  # of that, where calls of its node are suspects
+    lost: bool
+    response_complete: bool
+    _files: FilesOfCall | None  # what it was sent on disk, of an API that takes such files
 
     @property
     def api(self) -> BoundApi:

@@ -6,6 +6,7 @@ Runs in workers and fallback servers. How it is answered is in `answering`.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Container
 from functools import partial
 from typing import Protocol
@@ -14,6 +15,7 @@ from graphserve.call.context import CallContext, earliest, shortest
 from graphserve.call.request_head import Address, RequestHead, pack_fields
 from graphserve.errors import CallError, InvalidArguments
 from graphserve.metrics.layout import CLIENT_LEFT
+from graphserve.metrics.recorder import RequestSeries
 from graphserve.wire.codec import Format, content_format
 from graphserve.wire.formats import (
     CHECKED_FRAMES,
@@ -95,14 +97,14 @@ class HttpRequest(AnswerableRequest):
     """A request to an API: it is read, and decides what becomes of the call.
 
     Args:
-        connection: as of `AnswerableRequest`.
-        api: likewise.
-        keep_alive: likewise.
-        context: likewise.
+        connection: what it came by.
+        api: the API that it is for.
+        keep_alive: whether the connection stays open behind the answer.
+        context: what travels with it.
         is_next: whether all requests before it on its connection have their answers.
         http_1_0: whether it speaks HTTP/1.0.
-        client: as of `AnswerableRequest`.
-        routed: likewise.
+        client: who sent it, for the access log; behind a proxy that is trusted, who the proxy says.
+        routed: how its API was found, if not by the bytes of its path and POST.
 
     `length` is how much of its body is here, `query` the URL's if the body is a stream or a file,
     `media_type` what the body is if it is neither JSON nor msgpack, `sink` where items go.
@@ -135,13 +137,23 @@ class HttpRequest(AnswerableRequest):
         client: Address | None = None,
         routed: RoutedCall | None = None,
     ) -> None:
-        # (by its name: `super` makes an object for each request)
-        AnswerableRequest.__init__(
-            self, connection, api, keep_alive, context, http_1_0, client, routed
-        )
+        listener = connection.listener
+        # who asks, and for what
+        self.connection = connection
+        self.client = client
+        self.trust = connection.trust
+        self.context = context
+        self.routed = routed
+        self.http_1_0 = http_1_0
+        self.started = time.perf_counter()
+        self._api = api
+        self.series: RequestSeries | None = None
+        if listener.recorder is not None and not listener.middleware:
+            method = b"POST" if routed is None else b"HEAD" if routed.head else routed.method
+            self.series = listener.counted(method, api.index)
         # what is read of it
         self._is_next = is_next
-        self._limit = connection.listener.max_body_size
+        self._limit = listener.max_body_size
         self._body: list[bytes | bytearray] = []
         self._format: Format | None = None
         self._problem: CallError | None = None
@@ -153,6 +165,20 @@ class HttpRequest(AnswerableRequest):
         self._execution: Cancellable | None = None
         self._relay: Cancellable | None = None
         self.sink: HttpSink | None = None
+        # how it is answered
+        self.accepts = b""
+        self._accept: AnswerFormat = _JSON
+        self.keep_alive = keep_alive and not listener.closing
+        self.responder = listener.responder
+        self._throttle = listener.throttles.get(api.plan.name)
+        # how far it is
+        self.body_stream: RequestBody | None = None
+        self._whole = False
+        self._noted = -1
+        self._noted_body: bytes | None = None
+        self.lost = False
+        self.response_complete = False
+        self._files: FilesOfCall | None = None
 
     # --- reading ---
 
