@@ -47,7 +47,7 @@ def _nothing() -> None:
 
 
 class Timers:
-    """The far timers of one loop, by the second in which they fire.
+    """The timers of one loop; those that are far, by the second in which they fire.
 
     Args:
         loop: the loop.
@@ -57,8 +57,10 @@ class Timers:
         self.loop = loop
         self._seconds: dict[int, set[Timer]] = {}
 
-    def set(self, delay: float, call: Callable[[], object]) -> Timer:
-        """Call `call` in `delay` seconds."""
+    def set(self, delay: float, call: Callable[[], object]) -> Timer | asyncio.TimerHandle:
+        """Call `call` on the loop in `delay` seconds, unless the returned timer is cancelled."""
+        if delay < FAR:
+            return self.loop.call_later(delay, call)
         now = time.monotonic()
         when = now + delay
         second = int(when)
@@ -84,11 +86,14 @@ def set_timer(
     loop: asyncio.AbstractEventLoop, delay: float, call: Callable[[], object]
 ) -> Timer | asyncio.TimerHandle:
     """Call `call` on the loop in `delay` seconds, unless the returned timer is cancelled."""
-    if delay < FAR:
-        return loop.call_later(delay, call)
+    return timers_of(loop).set(delay, call)
+
+
+def timers_of(loop: asyncio.AbstractEventLoop) -> Timers:
+    """Return the timers of a loop."""
     if not _latest or _latest[0].loop is not loop:
         found = _timers.get(loop)
         if found is None:
             found = _timers[loop] = Timers(loop)
         _latest[:] = [found]
-    return _latest[0].set(delay, call)
+    return _latest[0]

@@ -153,7 +153,16 @@ def read_arguments(
         if format is _BY_URL:
             media_type = inner_type(body)
             format = FORMATS.get(media_type, _RAW)
-        claimed = form_format(media_type) if format is _RAW else ""
-        raise HttpProblem(
-            400, f"the body is not valid {claimed or _NAMES[format]}: {exc}"
-        ) from None
+        raise malformed(exc, format, media_type) from None
+
+
+def malformed(exc: MalformedBody, format: Format, media_type: bytes = b"") -> HttpProblem:
+    """Return the answer to a body that is not what its content type claims.
+
+    Args:
+        exc: says what it is not.
+        format: of the body.
+        media_type: of a body that is neither JSON nor msgpack.
+    """
+    claimed = form_format(media_type) if format is _RAW else ""
+    return HttpProblem(400, f"the body is not valid {claimed or _NAMES[format]}: {exc}")

@@ -25,7 +25,7 @@ from graphserve.errors import DeadlineExceeded
 from graphserve.graph.plan import ApiPlan, NodePlan
 from graphserve.isolation import forked
 from graphserve.loop.eager import Eager
-from graphserve.loop.timers import Timer, set_timer
+from graphserve.loop.timers import Timer, timers_of
 from graphserve.system.worker_pages import DEADLINE, EXECUTING
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, accept_format
 from graphserve.wire.costs.bounds import LARGE_BODY
@@ -147,6 +147,7 @@ class Executor:
         self.threads = threads
         self.shared: memoryview[int] | list[int] = [0, 0] if shared is None else shared
         self.loop = asyncio.get_running_loop()
+        self.timers = timers_of(self.loop)
         self._decoders: ThreadPoolExecutor | None = None
         self.guard = GUARD + LEVEL_GUARD * (node.level if depth is None else depth)
         self.executing: set[Running] = set()
@@ -285,7 +286,7 @@ class Execution:
             self._running = task
         if left is not None:
             patience = executor.guard if api.is_async else executor.guard + THREAD_GUARD
-            self._timer = set_timer(executor.loop, left + patience, self._time_out_soon)
+            self._timer = executor.timers.set(left + patience, self._time_out_soon)
         if not api.is_async:
             carried = contextvars.copy_context()
             future = executor.threads.submit(

@@ -175,13 +175,20 @@ class RequestHeaders:
             return HttpProblem(415, said, headers={"accept-encoding": "identity"})
         if routed is not None and not routed.has_body:
             return _stray_body(api, routed) if self.length else None
-        streams = api.signature.input_stream is not None
-        as_it_is = api.signature.raw_body or streams
+        signature = api.signature
+        streams = signature.input_stream is not None
+        as_it_is = signature.raw_body or streams
         if self.untyped:
             return HttpProblem(
                 415, f"{api.plan.public_path} has a body without a Content-Type: {_mend(as_it_is)}"
             )
         is_raw = format is _RAW
+        if not is_raw and not streams:
+            if query and not (routed is not None and routed.by_url):
+                return _stray_query(api, query)
+            if format is None:
+                return HttpProblem(415, _wrong_type(api, self.content_type or b""))
+            return None
         is_form_taken = is_raw and form_format(self.content_type) in api.plan.forms
         if as_it_is and is_raw and not is_form_taken and is_form(self.content_type):
             return HttpProblem(415, _no_form(api, self.content_type or b""))
@@ -193,21 +200,21 @@ class RequestHeaders:
         if (
             (streams or is_raw)
             and not self.of_service  # (`Media` is for clients)
-            and (raw := api.signature.raw_media) is not None
+            and (raw := signature.raw_media) is not None
         ):
             # (no body is an empty one, of any type)
             kind = media_type(self.content_type) if self.content_type else None
-            return file_refusal(api.signature.where, *raw, kind, self.length)
+            return file_refusal(signature.where, *raw, kind, self.length)
         if streams:
             return None
         if (
             is_raw
             and self.content_type
-            and (kind_read := api.signature.raw_kind) is not None
+            and (kind_read := signature.raw_kind) is not None
             and not kind_read.takes(media_type(self.content_type))
         ):
             return HttpProblem(415, _wrong_type(api, self.content_type))
-        if format is None or (is_raw and not as_it_is):
+        if is_raw and not as_it_is:
             return HttpProblem(415, _wrong_type(api, self.content_type or b""))
         return None
 

@@ -285,15 +285,15 @@ class HttpConnection(asyncio.Protocol):
         Args:
             http_1_0: whether it is in HTTP/1.0, if that is known.
         """
-        parser = self.parser
-        if self.listener.middleware:
+        parser, listener, url = self.parser, self.listener, self.url
+        if listener.middleware:
             self.to_application()
             return
         method = parser.get_method()
-        api = self.listener.route(self.url) if method == b"POST" else None
+        api = listener.route(url) if method == b"POST" else None
         routed = None
         if api is None:
-            routed = self.listener.find(method, self.url)
+            routed = listener.find(method, url)
             if routed is None:
                 self.to_application()
                 return
@@ -304,19 +304,16 @@ class HttpConnection(asyncio.Protocol):
         keep_alive = not http_1_0 and not self._shared and parser.should_keep_alive()
         before = self.request
         is_next = before is None or before.response_complete
-        proxies = self.listener.logged_proxies
+        proxies = listener.logged_proxies
         client = self.client if proxies is None else proxies.client(self.client, self.headers)
         context = CallContext()
         # (of a typed call they say nothing but how it is read)
         headers = [] if self.trust.values else self.headers
         if self.principal is not None:
             context.principal = self.principal
-        context.head = RequestHead(method, self.url, headers, self._sender)
-        request = HttpRequest(
-            self, api, keep_alive, context, is_next=is_next, http_1_0=http_1_0, client=client,
-            routed=routed,
-        )  # fmt: skip
-        if self.listener.cors is not None:
+        context.head = RequestHead(method, url, headers, self._sender)
+        request = HttpRequest(self, api, keep_alive, context, is_next, http_1_0, client, routed)
+        if listener.cors is not None:
             request.responder = self.responder_of_request()
         self.request = request
         self.head_complete = True
@@ -326,7 +323,7 @@ class HttpConnection(asyncio.Protocol):
         signature = api.signature
         if signature.input_stream is not None or (signature.spools and not self.trust.values):
             body_stream = RequestBody(self.flow, self.caller_left, self.transport.abort)
-        query = self.url.partition(b"?")[2] if b"?" in self.url else b""
+        query = url.partition(b"?")[2] if b"?" in url else b""
         request.headers_complete(self.headers, query, body_stream)
 
     def _queue(

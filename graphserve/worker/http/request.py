@@ -17,6 +17,7 @@ from graphserve.errors import CallError, InvalidArguments
 from graphserve.metrics.layout import CLIENT_LEFT
 from graphserve.metrics.recorder import RequestSeries
 from graphserve.wire.codec import Format, content_format
+from graphserve.wire.exceptions import MalformedBody
 from graphserve.wire.formats import (
     CHECKED_FRAMES,
     AnswerFormat,
@@ -29,7 +30,7 @@ from graphserve.wire.media.bodies import file_refusal
 from graphserve.wire.media.kinds import packs_quickly
 from graphserve.wire.trust import RELAYED
 from graphserve.wire.url_arguments import whole
-from graphserve.worker.dispatch.decoding import Decoding, read_arguments
+from graphserve.worker.dispatch.decoding import Decoding, malformed, read_arguments
 from graphserve.worker.dispatch.encoding import (
     EncodedResult,
     encode_for_service,
@@ -131,7 +132,7 @@ class HttpRequest(AnswerableRequest):
         api: BoundApi,
         keep_alive: bool,
         context: CallContext,
-        *,
+        # (given by their places: to make an object by names takes twice as long)
         is_next: bool = False,
         http_1_0: bool = False,
         client: Address | None = None,
@@ -154,7 +155,7 @@ class HttpRequest(AnswerableRequest):
         # what is read of it
         self._is_next = is_next
         self._limit = listener.max_body_size
-        self._body: list[bytes | bytearray] = []
+        self._body: list[bytes | bytearray] | None = None
         self._format: Format | None = None
         self._problem: CallError | None = None
         self.length = 0
@@ -187,7 +188,6 @@ class HttpRequest(AnswerableRequest):
         `checked`.
         """
         context = self.context
-        self._body = [body]
         self._format = _TYPED
         self._accept = _CHECKED if checked else _TYPED
         if self._api.signature.stream:
@@ -195,17 +195,16 @@ class HttpRequest(AnswerableRequest):
         context.deadline_ns = earliest(context.deadline_ns, self._api.timeout)
         self._whole = True
         self._is_next = True
-        self._execute()
+        self._execute(body)
 
     def execute_repeated(self, head: KnownHead, body: bytes) -> None:
         """Execute a whole request of a client whose head is known, and which waits for no other."""
         self._format = head.format
         self._accept = head.accept
         self.accepts = head.accepts
-        self._body = [body]
         self.length = len(body)
         self._whole = True
-        self._execute()
+        self._execute(body)
 
     @property
     def may_come_again(self) -> bool:
@@ -228,49 +227,52 @@ class HttpRequest(AnswerableRequest):
             query: what stands behind the path.
             body_stream: the body, if the API reads it as it comes.
         """
-        context = self.context
+        api, context = self._api, self.context
         head = RequestHeaders(headers, context, self.trust)
         self.accepts = head.accept or b""
-        self._format = content_format(head.content_type)
-        if self._format is _BY_URL and self.trust is not RELAYED:
-            self._format = _RAW
-        self._accept = self._api.accepts(head.accept)
+        format = content_format(head.content_type)
+        if format is _BY_URL and self.trust is not RELAYED:
+            format = _RAW
+        self._accept = api.accepts(head.accept)
         routed = self.routed
         if routed is not None:
             query = routed.query(query, headers)
             if not routed.has_body:
-                self._format = _JSON
+                format = _JSON
+        self._format = format
         self.query = query
         self.body_stream = body_stream
-        self._problem = head.problem(self._api, self._format, self._limit, query, routed)
-        if self._format is _RAW and body_stream is None and self._problem is None:
-            self.media_type = head.content_type or b""
-            bodies = self._api.bodies
-            self._is_composed = bodies is None or not bodies.is_plain(self.media_type, query)
-        if body_stream is not None:
-            self.media_type = head.content_type or b""
-        if (
-            (self._format is _RAW or body_stream is not None)
-            and not self.trust.values
-            and (raw := self._api.signature.raw_media) is not None
-        ):
-            most = raw[1].max_size
-            if most is not None and not is_form(head.content_type):
-                self._limit = min(self._limit, most)
+        problem = self._problem = head.problem(api, format, self._limit, query, routed)
+        if format is _RAW or body_stream is not None:
+            self._take_as_it_is(head.content_type or b"")
         forwarded = self.connection.listener.forward_headers
         if forwarded and not self.trust.values and context.head is not None:
             self._forward(context.head.unpack(), forwarded)
-        timeout = (
-            self._api.timeout if head.timeout is None else shortest(head.timeout, self._api.timeout)
-        )
+            problem = self._problem
+        timeout = api.timeout if head.timeout is None else shortest(head.timeout, api.timeout)
         context.deadline_ns = earliest(context.deadline_ns, timeout)
-        if self._problem is not None and not self._whole:
+        if problem is not None and not self._whole:
             self._refuse_unread()
         elif head.expects and not self.http_1_0 and self._is_next:
             # (behind others the answer is enough)
             self.connection.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        if self.body_stream is not None and self._is_next and self._problem is None:
+        if body_stream is not None and self._is_next and problem is None:
             self._go_on()
+
+    def _take_as_it_is(self, content_type: bytes) -> None:
+        """Note of which type a body is that is a file, a form or a stream, and how large it may
+        be.
+        """
+        api, is_stream = self._api, self.body_stream is not None
+        if is_stream or self._problem is None:
+            self.media_type = content_type
+        if not is_stream and self._problem is None:
+            bodies = api.bodies
+            self._is_composed = bodies is None or not bodies.is_plain(content_type, self.query)
+        if not self.trust.values and (raw := api.signature.raw_media) is not None:
+            most = raw[1].max_size
+            if most is not None and not is_form(content_type):
+                self._limit = min(self._limit, most)
 
     def _forward(self, head: RequestHead, names: Container[bytes]) -> None:
         """Have the headers of these names travel down with each call that is made for it."""
@@ -291,10 +293,10 @@ class HttpRequest(AnswerableRequest):
         elif self.body_stream is not None:
             self.body_stream.push(chunk)
         else:
-            if self._body:
-                hold(self._body, chunk)
+            if self._body is None:
+                self._body = [chunk]
             else:
-                self._body.append(chunk)
+                hold(self._body, chunk)
 
     def _too_large(self) -> CallError:
         """Return the refusal of a body that is larger than what is taken."""
@@ -362,16 +364,29 @@ class HttpRequest(AnswerableRequest):
 
     # --- executing ---
 
-    def _execute(self) -> None:
+    def _joined(self) -> bytes:
+        """Return its whole body, and keep it no longer."""
+        parts = self._body
+        self._body = None
+        if parts is None:
+            return b""
+        first = parts[0]
+        return first if len(parts) == 1 and type(first) is bytes else b"".join(parts)
+
+    def _execute(self, body: bytes | None = None) -> None:
+        """Execute it, or refuse it.
+
+        Args:
+            body: its whole body; None: it has come in parts.
+        """
         connection, api = self.connection, self._api
         listener = connection.listener
         try:
             if self._problem is not None:
                 self.refuse(self._problem)
                 return
-            parts = self._body
-            body = parts[0] if len(parts) == 1 and type(parts[0]) is bytes else b"".join(parts)
-            self._body = []
+            if body is None:
+                body = self._joined()
             if self.routed is not None and self.routed.by_url and self._files is None:
                 kind = self.media_type or (self._format or _JSON).value
                 body = whole(self.routed.method, kind, self.query, body)
@@ -549,16 +564,17 @@ class HttpRequest(AnswerableRequest):
 
     def _arguments(self, body: bytes) -> dict[str, object] | None:
         """Return the arguments; None when they do not fit, which is answered then."""
+        fetch = self.connection.listener.fetch if self.trust.values else None
+        format, stream = self._format, self.body_stream
         try:
-            fetch = self.connection.listener.fetch if self.trust.values else None
+            # what nearly every call comes in, without a call between
+            if (format is _JSON or format is _TYPED) and stream is None:
+                try:
+                    return self._api.arguments.decode(body, format, fetch)
+                except MalformedBody as exc:
+                    raise malformed(exc, format) from None
             return read_arguments(
-                self._api,
-                self.query,
-                body,
-                self._format,
-                self.body_stream,
-                fetch,
-                self.media_type,
+                self._api, self.query, body, format, stream, fetch, self.media_type
             )
         except Exception as exc:
             self._refuse_arguments(exc)
@@ -590,9 +606,11 @@ class HttpRequest(AnswerableRequest):
                 self._remove_note()
         if self._api.plan.lane == "queue":
             listener.slots.release()
-        if self._files is not None:
-            self._files.runs = False
-        if self._files is not None or self.context.files is not None:
+        files = self._files
+        if files is not None:
+            files.runs = False
+            self._remove_files()
+        elif self.context.files is not None:
             self._remove_files()
 
     # --- ending early ---

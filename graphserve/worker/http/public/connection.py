@@ -234,7 +234,8 @@ class PublicConnection(HttpConnection):
             return
         self.since = self.loop.time()
         self._behind = 0.0
-        if self.pipeline or self._held or self.flow.write_paused or (self._is_rejected):
+        is_rejected = self.rejection is not None and not self.rejection.over  # (without a call)
+        if self.pipeline or self._held or self.flow.write_paused or is_rejected:
             self._go_on_soon()
         elif self.flow.read_paused:
             self.flow.resume_reading()
@@ -377,7 +378,7 @@ class PublicConnection(HttpConnection):
             context.forwarded = known.forwarded
         if known.principal is not None:
             context.principal = known.principal
-        request = HttpRequest(self, known.api, True, context, is_next=True, client=known.client)
+        request = HttpRequest(self, known.api, True, context, True, False, known.client)
         self.request = request
         request.execute_repeated(known, body)
         return True
