@@ -15,7 +15,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 import graphserve
@@ -83,6 +83,12 @@ class Below:
             raise
 
 
+async def _greet(socket: WebSocket) -> None:
+    await socket.accept()
+    below = await socket.state.service.below.tell()
+    await socket.send_text(f"hello from {below['service']}'s page")
+
+
 async def _page(request: Request) -> JSONResponse:
     return JSONResponse(await request.state.service.below.tell())
 
@@ -95,7 +101,7 @@ async def _page(request: Request) -> JSONResponse:
         Middleware(Timed),
         Middleware(GZipMiddleware, minimum_size=500),
     ],
-    mount={"/ui": Starlette(routes=[Route("/", _page)])},
+    mount={"/ui": Starlette(routes=[Route("/", _page), WebSocketRoute("/talk", _greet)])},
 )
 class Wrapped:
     below = depends(Below)
@@ -125,6 +131,10 @@ class Wrapped:
     @api
     async def length(self, body: bytes) -> int:
         return len(body)
+
+    @api
+    def kept(self, file: Path) -> Path:
+        return file
 
     @api
     async def upload(self, parts: AsyncIterator[bytes]) -> int:

@@ -4,6 +4,7 @@ and are what they are without it.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -107,6 +108,20 @@ def test_calls_are_what_they_are_without(client: httpx.Client) -> None:
     assert late.status_code == 504 and late.json()["service"] == "Below"
 
 
+def test_files_on_disk_come_and_leave(client: httpx.Client) -> None:
+    content = bytes(range(256)) * 2000
+    png = {"content-type": "image/png"}
+    for answer in (
+        client.post("/kept", content=content, headers=png),
+        client.post("/kept", content=iter([content[:5], content[5:]]), headers=png),
+        client.post("/kept", files={"file": ("a.png", content)}),
+        client.post("/kept", json={"file": base64.b64encode(content).decode()}),
+    ):
+        assert (answer.status_code, answer.content) == (200, content)
+        assert answer.headers["x-timed"] == "yes"
+    assert client.post("/kept", json={"file": "/etc/passwd"}).status_code == 422
+
+
 def test_streams_come_as_they_are_made(client: httpx.Client) -> None:
     assert client.get("/count?n=3").text == "0\n1\n2\n"
     events = client.get("/count?n=2", headers={"Accept": "text/event-stream"})
@@ -200,10 +215,13 @@ def test_pages_of_other_origins(graph: Served, client: httpx.Client) -> None:
         )
 
 
-def test_a_websocket_goes_through_it(graph: Served) -> None:
-    url = graph.url.replace("http", "ws") + "/talk"
+@pytest.mark.parametrize(
+    ("path", "said"), [("/talk", "hello"), ("/ui/talk", "hello from Wrapped's page")]
+)
+def test_a_websocket_goes_through_it(graph: Served, path: str, said: str) -> None:
+    url = graph.url.replace("http", "ws") + path
     with connect(url, proxy=None, additional_headers=WORD) as socket:
-        assert socket.recv() == "hello"
+        assert socket.recv() == said
     with pytest.raises(websockets.InvalidStatus) as refused:
         connect(url, proxy=None)
     assert refused.value.response.status_code == 403
