@@ -378,8 +378,9 @@ class MiddlewareConnection:
         while True:
             while self._messages:
                 message = self._messages.popleft()
-                await send(message)
-                self._waiting -= len(message.get("body", b""))
+                size = len(message.get("body", b""))
+                await send(message)  # (middleware may change it: `GZipMiddleware` does)
+                self._waiting -= size
                 if self._waiting <= HIGH_BYTES // 4:
                     self.flow.resume_writing()
             if self._over:
