@@ -120,7 +120,6 @@ class HttpRequest(AnswerableRequest):
         "_limit",
         "_problem",
         "_relay",
-        "length",
         "media_type",
         "query",
         "sink",
@@ -158,7 +157,6 @@ class HttpRequest(AnswerableRequest):
         self._body: list[bytes | bytearray] | None = None
         self._format: Format | None = None
         self._problem: CallError | None = None
-        self.length = 0
         self.query = b""
         self.media_type = b""
         self._is_composed = False  # whether its arguments are a file and others, or a form
@@ -179,6 +177,7 @@ class HttpRequest(AnswerableRequest):
         self._noted_body: bytes | None = None
         self.lost = False
         self.response_complete = False
+        self.length = 0
         self._files: FilesOfCall | None = None
 
     # --- reading ---
@@ -188,6 +187,7 @@ class HttpRequest(AnswerableRequest):
         `checked`.
         """
         context = self.context
+        self.length = len(body)
         self._format = _TYPED
         self._accept = _CHECKED if checked else _TYPED
         if self._api.signature.stream:
