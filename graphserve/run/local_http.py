@@ -27,6 +27,7 @@ from graphserve.wire.formats import (
     Format,
     MediaFormat,
     content_format,
+    is_multipart,
     item_format,
 )
 from graphserve.wire.headers import CONTENT_TYPE, Headers
@@ -40,6 +41,7 @@ from graphserve.worker.http.routing import RoutedCall, RouteTree
 from graphserve.worker.http.strict import METHODS, RequestRefused, plain
 from graphserve.worker.pages.application import WorkerApp
 from graphserve.worker.pages.health import Health
+from graphserve.worker.stream.form_body import begin_form
 
 if TYPE_CHECKING:
     from graphserve.call.clients import HttpClient
@@ -177,7 +179,27 @@ class HttpLane:
             heading.content_type or b"",
             query,
         )
-        self.node.submit(LocalCall(request, exchange, upload))
+        if upload is not None and is_multipart(heading.content_type):
+            self._begin(exchange, self._begin_form(exchange, api, request, upload))
+        else:
+            self.node.submit(LocalCall(request, exchange, upload))
+
+    async def _begin_form(
+        self,
+        exchange: Exchange[bytes],
+        api: BoundApi,
+        request: LocalRequest,
+        upload: AsyncIterator[bytes],
+    ) -> None:
+        """Execute a request whose body is a form, when the file in it begins."""
+        try:
+            file = await begin_form(api, request.media_type, request.query, upload)
+        except CallError as exc:
+            self._refuse(exchange, exc, request.context.request_id)
+        except ConnectionError:  # the exchange has ended with what was raised
+            pass
+        else:
+            self.node.submit(LocalCall(request, exchange, file))
 
     async def _gather(
         self,

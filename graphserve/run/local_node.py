@@ -47,13 +47,12 @@ from graphserve.wire.headers import CONTENT_TYPE
 from graphserve.wire.media.received import CallFolder, call_folder
 from graphserve.wire.trust import PEER
 from graphserve.worker.batch.batcher import Batcher
-from graphserve.worker.dispatch.decoding import read_arguments
+from graphserve.worker.dispatch.decoding import arguments_beside, read_arguments
 from graphserve.worker.dispatch.encoding import EncodedResult, encode_result, encoding
 from graphserve.worker.dispatch.executor import BoundApi, Executor, bind
 from graphserve.worker.dispatch.opened import OpenedFile
 from graphserve.worker.instance import InstanceThreads, ServiceInstance
 from graphserve.worker.stream.producer import StreamExecution
-from graphserve.worker.stream.request_body import from_query
 
 if TYPE_CHECKING:
     from graphserve.call.answer import Answer
@@ -287,7 +286,7 @@ class LocalNode:
     @staticmethod
     def _read_arguments(call: LocalCall, request: LocalRequest, api: BoundApi) -> dict[str, object]:
         if call.upload is not None:
-            return from_query(api, request.body, call.upload, is_hop=request.trust.values)
+            return arguments_beside(api, request.body, call.upload, is_hop=request.trust.values)
         fetch = no_memory if request.trust.values else None
         return read_arguments(
             api, request.query, request.body, request.format, None, fetch, request.media_type

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Union
 
@@ -44,7 +44,7 @@ from graphserve.wire.media.files import kind_sent
 from graphserve.wire.media.kinds import KINDS, kind_of_value
 from graphserve.wire.signature import Parameter, Signature
 from graphserve.wire.type_hints import Hint, contains
-from graphserve.wire.url_arguments import UrlArguments
+from graphserve.wire.url_arguments import Field, UrlArguments
 from graphserve.wire.validation_errors import (
     FAILURES,
     cut,
@@ -211,10 +211,21 @@ class ArgumentsCodec:
         """Return what reads the body of a request: of one by its URL, or the API's own."""
         return bodies if method is None or self._urls is None else self._urls.bodies
 
-    def decode_beside_stream(self, query: bytes) -> dict[str, object]:
-        """Return the keyword arguments of a request whose body is a stream; as above."""
+    def decode_beside_stream(
+        self, query: bytes, fields: Sequence[Field] | None = None, missing: str | None = None
+    ) -> dict[str, object]:
+        """Return the keyword arguments of a request whose body is a stream.
+
+        Args:
+            query: of the URL, with what its path says.
+            fields: names and texts of the form that the stream is in, if it is in one.
+            missing: the parameter that gets the stream, if there is none.
+
+        Raises:
+            InvalidArguments: they do not fit the signature.
+        """
         assert self._urls is not None
-        return self._urls.beside_stream(query)
+        return self._urls.beside_stream(query, fields, missing)
 
     def encode(self, arguments: Mapping[str, object], place: Place | None = None) -> bytes:
         """Return arguments as msgpack for another service of the graph, which checks them.

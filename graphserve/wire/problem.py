@@ -108,6 +108,15 @@ def as_call_error(exc: BaseException, node: str) -> CallError:
     return _own_fault(f"{node} raised {described(exc)}", node)
 
 
+def as_problem(error: HttpProblem | InvalidArguments) -> Problem:
+    """Return a refusal of a request as an error that user code may let pass, and services below
+    too.
+    """
+    found = {"errors": error.errors} if isinstance(error, InvalidArguments) else {}
+    kind = _OWN_TYPE + _type_name(error)
+    return Problem(error.status, error.title, detail=error.detail, type=kind, extensions=found)
+
+
 def log(where: str, error: CallError, cause: BaseException | None, request_id: str) -> None:
     """Log an error, with the traceback of its cause: of a dependency's, where it was called."""
     if cause is error and not is_of_user(error):

@@ -245,7 +245,7 @@ class _Reader:
             raw_body=len(sent_as_files) == 1 and files.is_file(sent_as_files[0].type),
             input_stream=chunks[0] if chunks else None,
             files=frozenset(p.name for p in sent_as_files),
-            forms=() if body or chunks or not self._has_bodies else _forms(in_body, sent_as_files),
+            forms=_forms(in_body, sent_as_files, chunks) if self._has_bodies and not body else (),
             in_path=self.in_path,
             body=body,
             methods=self.methods,
@@ -564,13 +564,15 @@ def _is_socket(hint: Hint) -> bool:
     )
 
 
-def _forms(in_body: list[Parameter], sent_as_files: list[Parameter]) -> tuple[str, ...]:
+def _forms(
+    in_body: list[Parameter], sent_as_files: list[Parameter], chunks: list[str]
+) -> tuple[str, ...]:
     """Return the media types of forms that can have all of these parameters: one that is
     urlencoded has no place for a file.
     """
-    if not in_body:
+    if not in_body and not chunks:
         return ()
-    if any(parameter.required for parameter in sent_as_files):
+    if chunks or any(parameter.required for parameter in sent_as_files):
         return (MULTIPART,)
     return MULTIPART, URLENCODED
 

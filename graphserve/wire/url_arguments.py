@@ -8,7 +8,7 @@ What reads it takes time that is linear in its bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Literal, Protocol, cast
@@ -43,6 +43,7 @@ FORMATS = {format.value: format for format in (Format.JSON, Format.MSGPACK, Form
 _RAW_JSON = msgspec.json.Decoder(msgspec.Raw)
 _RAW_MSGPACK = msgspec.msgpack.Decoder(msgspec.Raw)
 Where = Literal["path", "query"]
+Field = tuple[str, str | None]  # of a form: its name, and its text; None if that is not UTF-8
 
 
 class ArgumentsReader(Protocol):
@@ -159,54 +160,81 @@ class UrlArguments:
         """Return what reads the bodies of such requests."""
         return self._bodies
 
-    def beside_stream(self, query: bytes) -> dict[str, object]:
+    def beside_stream(
+        self, query: bytes, fields: Sequence[Field] | None = None, missing: str | None = None
+    ) -> dict[str, object]:
         """Return the arguments of a request whose body is a stream: they are in the query.
+
+        Args:
+            query: of the URL, with what its path says.
+            fields: those of the form that the stream is in, if it is in one: they say arguments
+                too.
+            missing: the parameter that gets the stream, if there is none.
 
         Raises:
             InvalidArguments: they do not fit the signature.
         """
-        return self._read_url(query, self._beside)
+        if fields is not None:
+            fields = [field for field in fields if not self._is_left_empty(*field)]
+        return self._read_url(query, self._beside, fields, missing)
 
-    def _read_url(self, query: bytes, in_url: tuple[str, ...]) -> dict[str, object]:
+    def _is_left_empty(self, name: str, value: str | None) -> bool:
+        """Return whether nothing was written into a field that need not be there, and where nothing
+        is no value.
+        """
+        is_optional = name in self._texts and name not in self._required
+        return is_optional and value == "" and not self._texts[name].takes_nothing
+
+    def _read_url(
+        self,
+        query: bytes,
+        in_url: tuple[str, ...],
+        fields: Sequence[Field] | None = None,
+        missing: str | None = None,
+    ) -> dict[str, object]:
         said: dict[str, list[str]] = {}
         errors: list[ErrorDetail] = []
         untold = 0
-        for name, value in _pairs(query):
+        if missing is not None:
+            errors.append(_missing([missing], missing))
+        in_form = {name for name, _ in fields or ()}
+        for name, value in (*_pairs(query), *(fields or ())):
             if name is None or name not in in_url:
                 if len(errors) >= ERRORS_TOLD:
                     untold += 1
                     continue
-                errors.append(_stray(name, in_url, self._in_path))
+                errors.append(_stray(name, in_url, self._in_path, in_form))
             elif value is None:
                 said[name] = []
-                errors.append(error_detail(self._loc(name), "it is not UTF-8", "value_error"))
+                loc = self._loc(name, in_form)
+                errors.append(error_detail(loc, "it is not UTF-8", "value_error"))
             else:
                 said.setdefault(name, []).append(value)
         arguments: dict[str, object] = {}
         for name in in_url:
             if not said.get(name):
                 if name in self._required and name not in said:
-                    errors.append(
-                        error_detail(
-                            self._loc(name), f"missing argument {name!r}", "missing_argument"
-                        )
-                    )
+                    if fields is None or name in self._in_path:
+                        errors.append(_missing(self._loc(name), name))
+                    else:
+                        errors.append(_missing([name], name, ": fields come in front of the file"))
                 continue
             try:
                 arguments[name] = self._texts[name].read(said[name])
             except GivenTwice:
-                errors.append(
-                    error_detail(self._loc(name), f"{name!r} is given twice", "duplicate_argument")
-                )
+                loc = self._loc(name, in_form)
+                errors.append(error_detail(loc, f"{name!r} is given twice", "duplicate_argument"))
             except Exception as exc:
                 if not is_misfit(exc):
                     raise
-                errors += explain(exc, self._loc(name))
+                errors += explain(exc, self._loc(name, in_form))
         if errors:
             raise refusal(self._where, errors, untold)
         return arguments
 
-    def _loc(self, name: str) -> list[str | int]:
+    def _loc(self, name: str, in_form: Container[str] = ()) -> list[str | int]:
+        if name in in_form:
+            return [name]
         return ["path" if name in self._in_path else "query", name]
 
     def _read_body(self, body: bytes, format: Format, reader: ArgumentsReader) -> dict[str, object]:
@@ -226,6 +254,10 @@ class UrlArguments:
             raise malformed(exc, body) if is_malformed(exc) else MalformedBody(str(exc)) from None
         before, after = _around(self._body, is_json)
         return reader.decode(before + body + after, format)
+
+
+def _missing(loc: list[str | int], name: str, more: str = "") -> ErrorDetail:
+    return error_detail(loc, f"missing argument {name!r}{more}", "missing_argument")
 
 
 def _both(
@@ -307,14 +339,17 @@ def _decoded(text: bytes) -> str | None:
         return None
 
 
-def _stray(name: str | None, in_url: tuple[str, ...], in_path: frozenset[str]) -> ErrorDetail:
+def _stray(
+    name: str | None, in_url: tuple[str, ...], in_path: frozenset[str], in_form: Container[str]
+) -> ErrorDetail:
     if name is None:
         return error_detail(["query"], "a name is not UTF-8", "value_error")
+    place = [] if name in in_form else ["query"]
     name = cut(name, NAME_CHARACTERS)
     known = [each for each in in_url if each not in in_path]
     said = f"; known are: {', '.join(known)}" if known else "; there are none"
     return error_detail(
-        ["query", name], f"unexpected argument {name!r}{said}", "unexpected_argument"
+        [*place, name], f"unexpected argument {name!r}{said}", "unexpected_argument"
     )
 
 

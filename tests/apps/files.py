@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -47,6 +48,10 @@ class Store:
     @api
     def rates(self, rates: list[Rate]) -> dict[str, Rate]:
         return {str(rate.hertz): rate for rate in rates}
+
+    @api
+    async def measured(self, body: AsyncIterator[bytes], name: str, times: int = 1) -> list[object]:
+        return [sum([len(piece) async for piece in body]), name, times]
 
     @api
     def plus(self, numbers: list[int]) -> int:
@@ -124,6 +129,21 @@ class Sorted:
         return {"type": near}
 
 
+async def gated(body: AsyncIterator[bytes], gate: Path) -> AsyncIterator[bytes]:
+    """Pass pieces on; behind the first one wait until a file is there, and say how it ended."""
+    opened = gate.exists
+    begun, left = (Path(f"{gate}.{what}").touch for what in ("begun", "left"))
+    try:
+        async for piece in body:
+            yield piece
+            begun()
+            while not opened():  # noqa: ASYNC110  (another process makes it)
+                await asyncio.sleep(0.01)
+    except (ConnectionError, asyncio.CancelledError):
+        left()
+        raise
+
+
 @service(workers=2, concurrency=1)
 class Files:
     store = depends(Store)
@@ -157,8 +177,34 @@ class Files:
             "/twice", content=data, headers={"content-type": "multipart/form-data"}
         )
         kind = form.headers["content-type"]
+        streamed = [
+            (await self.http.post("/measured", data={"name": "a"}, files={"body": data})).json(),
+            (await self.http.post("/measured", files=[("body", data), ("name", "a")])).json()[
+                "errors"
+            ],
+        ]
         listed = await self.http.post("/plus", data={"numbers": ["1", "2"]})
-        return [form.content == data * 2, kind, raw.json()[:2], broken.status_code, listed.json()]
+        return [
+            form.content == data * 2,
+            kind,
+            raw.json()[:2],
+            broken.status_code,
+            listed.json(),
+            streamed,
+        ]
+
+    @api
+    async def kept(
+        self,
+        body: Annotated[AsyncIterator[bytes], Media(max_size="1MB")],
+        name: str,
+        times: int = 1,
+        tags: list[str] | None = None,
+        gate: str = "",
+    ) -> list[object]:
+        """Have the file counted below; with a gate, wait for it when the first piece has come."""
+        size = await self.sorted.count(gated(body, Path(gate)) if gate else body)
+        return [size, name, times, tags]
 
     @api
     def sizes(self, pages: list[bytes], names: list[str]) -> dict[str, int]:

@@ -5,6 +5,9 @@ worker, over a hop, in `local()`.
 from __future__ import annotations
 
 import base64
+import select
+import socket
+import struct
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -16,7 +19,7 @@ import pytest
 
 import graphserve
 from graphserve.wire.codec import Format
-from graphserve.wire.costs.bounds import LARGE_BODY
+from graphserve.wire.costs.bounds import FORM_TEXT, LARGE_BODY
 from graphserve.wire.media.bodies import BodyReader
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.signature import Signature
@@ -24,6 +27,7 @@ from graphserve.worker.dispatch import decoding
 from graphserve.worker.dispatch.executor import BoundApi
 from tests.apps.files import Files, Rate, Sound
 from tests.harness import APPS, Served, eventually, served
+from tests.hostile.wire import connected
 
 SMALL = bytes(range(256))
 LARGE = SMALL * (LARGE_BODY // 100)
@@ -31,6 +35,10 @@ RAW = {"content-type": "image/png"}
 OCTETS = {"accept": "application/octet-stream"}
 URLENCODED = {"content-type": "application/x-www-form-urlencoded"}
 MULTIPART = {"content-type": "multipart/form-data; boundary=B"}
+FILE_PART = b"""--B\r
+Content-Disposition: form-data; name="body"; filename="a.bin"\r
+\r
+"""
 # as browsers send a picker without a file
 UNCHOSEN = b"""--B\r
 Content-Disposition: form-data; name="%b"; filename=""\r
@@ -250,6 +258,106 @@ def test_a_slow_reader_holds_the_producer_and_who_leaves_ends_it(graph: Served) 
 
 
 @pytest.mark.parametrize("content", [b"", SMALL, LARGE], ids=["empty", "small", "large"])
+def test_a_file_of_a_form_is_read_as_it_comes(client: httpx.Client, content: bytes) -> None:
+    """Over a hop; asynchronously, in a thread, and as what is streamed back."""
+    file = {"body": ("a.wav", content, "audio/wav")}
+    for _ in range(2):
+        answer = client.post(
+            "/kept", data={"name": "5", "tags": ["5", "b"], "times": ""}, files=file
+        )
+        assert answer.json() == [len(content), "5", 1, ["5", "b"]]
+        answer = client.post(
+            "/kept",
+            params={"name": "ü", "tags": "a"},
+            data={"times": "07", "tags": "b"},
+            files=file,
+        )
+        assert answer.json() == [len(content), "ü", 7, ["a", "b"]]
+        assert client.post("/count", files=file).json() == len(content)
+        assert client.post("/echo", files=file).content == content
+        assert client.post("/kept", content=content, headers=RAW, params={"name": "a"}).json()[
+            0
+        ] == len(content)
+    early = client.post("/count", data={"most": "1000"}, files={"body": LARGE})
+    assert 1000 < early.json() < len(LARGE)  # the rest was not read
+
+
+def test_what_is_wrong_with_a_form_that_is_read_as_it_comes(client: httpx.Client) -> None:
+    file, name = ("body", ("a.wav", SMALL, "audio/wav")), ("name", (None, "a"))
+    begun = b'--B\r\nContent-Disposition: form-data; name="name"\r\n\r\na\r\n' + FILE_PART
+    answers = {
+        "order": client.post("/kept", files=[name, file, ("times", (None, "1")), name]),
+        "later": client.post("/kept", files=[file, name]),
+        "two files": client.post("/kept", files=[name, file, file]),
+        "no file": client.post("/kept", files=[name]),
+        "unchosen": client.post("/kept", content=UNCHOSEN % b"body", headers=MULTIPART),
+        "missing": client.post("/kept", files=[file]),
+        "nobody": client.post("/kept", files=[name, ("nobody", (None, "1")), file]),
+        "times": client.post("/kept", files=[name, ("times", (None, "x")), file]),
+        "twice": client.post("/kept", params={"name": "b"}, files=[name, file]),
+        "text": client.post("/kept", files=[("name", (None, b"\xff")), file]),
+        "much text": client.post("/kept", files=[("name", (None, "a" * (FORM_TEXT + 1))), file]),
+        "type": client.post("/echo", files={"body": ("a.txt", SMALL, "text/plain")}),
+        "size": client.post("/kept", files=[name, ("body", ("a", bytes(10**6 + 1)))]),
+        "cut": client.post("/kept", content=begun, headers=MULTIPART),
+        "no form": client.post("/kept", content=b"abc", headers=MULTIPART),
+        "charset": client.post("/kept", files=[("_charset_", (None, "koi8-r")), name, file]),
+        "coded": client.post("/kept", data={"name": "a"}),
+    }  # fmt: skip
+    assert {name: answer.status_code for name, answer in answers.items()} == {
+        "order": 422, "later": 422, "two files": 422, "no file": 422, "unchosen": 422, "missing": 422, "nobody": 422, "times": 422,
+        "twice": 422, "text": 422, "much text": 400, "type": 415, "size": 413, "cut": 400, "no form": 400,
+        "charset": 400, "coded": 415,
+    }  # fmt: skip
+    places = {
+        name: answer.json()["errors"][0]["loc"]
+        for name, answer in answers.items()
+        if "errors" in answer.json()
+    }
+    assert places == {
+        "order": ["times"], "later": ["name"], "two files": ["body"], "no file": ["body"], "unchosen": ["body"], "missing": ["name"],
+        "nobody": ["nobody"], "times": ["times"], "twice": ["name"], "text": ["name"], "type": ["body"], "size": ["body"],
+    }  # fmt: skip
+    said = {name: answers[name].json()["errors"][0]["msg"] for name in ("order", "later")}
+    assert said["order"] == "'times' comes behind the file 'body', which is the last part"
+    assert said["later"] == MISSING
+    assert "not valid multipart/form-data" in answers["cut"].json()["detail"]
+
+
+def test_the_call_begins_with_the_file_and_holds_its_sender_back(
+    graph: Served, client: httpx.Client, tmp_path: Path
+) -> None:
+    """The fields are there, and the rest waits in the kernel; who leaves ends it."""
+    for leaves in (False, True):
+        gate = tmp_path / f"gate{leaves}"
+        size = 64 * 2**20
+        said = b'--B\r\nContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n'
+        body = said % (b"gate", str(gate).encode()) + said % (b"name", b"a") + FILE_PART
+        with connected(graph) as sock:
+            sock.sendall(
+                b"POST /kept HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n"
+                b"content-type: multipart/form-data; boundary=B\r\n"
+                b"content-length: %d\r\n\r\n" % size + body
+            )
+            sock.setblocking(False)
+            sent = 0
+            while select.select([], [sock], [], 1)[1] and sent < size:
+                sent += sock.send(bytes(2**16))
+            assert sent < 2**24, "the sender is not held back"
+            eventually(Path(f"{gate}.begun").exists)
+            if leaves:  # (its end must not wait behind what it has sent)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                break
+            gate.touch()
+            sock.setblocking(True)
+            answer = sock.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 413 "), answer
+    eventually(Path(f"{gate}.left").exists)
+    form = client.get("/openapi.json").json()["paths"]["/kept"]["post"]["requestBody"]["content"]
+    assert form["multipart/form-data"]["schema"]["required"] == ["body"]
+
+
+@pytest.mark.parametrize("content", [b"", SMALL, LARGE], ids=["empty", "small", "large"])
 def test_a_registered_type_comes_and_leaves(client: httpx.Client, content: bytes) -> None:
     text = base64.b64encode(content).decode()
     for answer in (
@@ -300,7 +408,9 @@ async def pieces() -> AsyncIterator[bytes]:
     yield b"b"
 
 
-HTTP = [True, "application/octet-stream", [256, 3], 400, 3]
+MISSING = "missing argument 'name': fields come in front of the file"
+STREAMED = [[256, "a", 1], [{"loc": ["name"], "msg": MISSING, "type": "missing_argument"}]]
+HTTP = [True, "application/octet-stream", [256, 3], 400, 3, STREAMED]
 
 
 def test_files_between_services_by_http(client: httpx.Client) -> None:

@@ -186,6 +186,7 @@ def test_streams_and_raw_bodies() -> None:
     assert set(paths["/upload"]["post"]["requestBody"]["content"]) == {
         "application/octet-stream",
         "*/*",
+        "multipart/form-data",
     }
     pages, kind, points = paths["/upload"]["post"]["parameters"]
     assert (pages["name"], pages["in"], pages["required"], kind["required"]) == (

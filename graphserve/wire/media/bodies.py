@@ -34,7 +34,7 @@ from graphserve.wire.validation_errors import FAILURES, cut, error_detail, expla
 
 _JSON = b"application/json"
 _PLAIN = "text/plain"
-_CHARSET = "_charset_"  # the field in which a form says its own (RFC 7578, 4.6)
+CHARSET_FIELD = "_charset_"  # the field in which a form says its own (RFC 7578, 4.6)
 _FILES = bytes | list[bytes] | None
 
 
@@ -201,7 +201,7 @@ class BodyReader:
     def counts(self, part: FormPart) -> bool:
         """Return whether a part is text, of which a form has little."""
         if part.name not in self._names:
-            return part.name == _CHARSET
+            return part.name == CHARSET_FIELD
         return not (part.name in self._files and self._is_raw(part))
 
     def knows(self, name: str) -> bool:
@@ -242,8 +242,8 @@ class BodyReader:
         for part in parts:
             if part.is_unchosen and part.name in self._names:
                 unchosen[part.name] = None
-            elif part.name == _CHARSET and _CHARSET not in self._names:
-                self._check_charset(part.content.decode("latin-1").strip(), "the form")
+            elif part.name == CHARSET_FIELD and CHARSET_FIELD not in self._names:
+                check_charset(part.content.decode("latin-1").strip(), "the form")
             else:
                 by_name.setdefault(part.name, []).append(part)
         missing = [name for name in unchosen if name in self._required and name not in by_name]
@@ -305,14 +305,8 @@ class BodyReader:
         except FAILURES as exc:
             raise refusal(self._where, explain(exc, [name])) from None
 
-    def _check_charset(self, charset: str, what: str) -> None:
-        """Check that a charset is UTF-8, if it is said."""
-        if charset and not is_utf8(charset):
-            shown = cut(charset, NAME_CHARACTERS)
-            raise MalformedBody(f"{what} is said to be in {shown!r}: send UTF-8")
-
     def _decoded(self, part: FormPart) -> str:
-        self._check_charset(part.charset, "a part")
+        check_charset(part.charset, "a part")
         try:
             return part.content.decode()
         except UnicodeDecodeError as exc:
@@ -320,7 +314,7 @@ class BodyReader:
             raise self._refused(part.name, said) from None
 
     def _parsed(self, part: FormPart) -> object:
-        self._check_charset(part.charset, "a part")
+        check_charset(part.charset, "a part")
         kind = _FILES if part.name in self._files and part.name not in self._lists else Any
         try:
             found: object = msgspec.json.decode(part.content, type=kind)
@@ -341,6 +335,29 @@ class BodyReader:
 
     def _refused(self, name: str, said: str) -> InvalidArguments:
         return refusal(self._where, [error_detail([name], said, "value_error")])
+
+
+def check_charset(charset: str, what: str) -> None:
+    """Raise MalformedBody if a charset is said that is not UTF-8."""
+    if charset and not is_utf8(charset):
+        shown = cut(charset, NAME_CHARACTERS)
+        raise MalformedBody(f"{what} is said to be in {shown!r}: send UTF-8")
+
+
+def field_text(part: FormPart) -> str | None:
+    """Return the text of a field, for a `TextReader`; None if it is not UTF-8."""
+    content = part.content
+    if part.content_type == _JSON:  # a text is one there too; all else is read from text
+        try:
+            said: str = msgspec.json.decode(content, type=str)
+        except msgspec.DecodeError:
+            pass
+        else:
+            return said
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def too_much_text(size: int) -> MalformedBody:

@@ -19,6 +19,10 @@ from graphserve.wire.media.octets import ANY
 
 # A form that is none would be a line in the log, each time that anybody sends one.
 _SILENT = logging.Logger("graphserve.forms", logging.CRITICAL + 1)
+NO_FORMS = (
+    "this server reads no forms, since python-multipart is not installed there"
+    " (pip install 'pygraphserve[uploads]'): send JSON, or the file itself"
+)
 _AS_IT_IS = frozenset({b"", b"7bit", b"8bit", b"binary"})  # encodings that change nothing
 
 

@@ -15,7 +15,7 @@ from graphserve.declare.declaration import ApiDeclaration
 from graphserve.declare.routes import BODILESS
 from graphserve.system import own_json
 from graphserve.wire.extensions import json_hook
-from graphserve.wire.formats import PROBLEM, URLENCODED, Format, StreamFormat
+from graphserve.wire.formats import MULTIPART, PROBLEM, URLENCODED, Format, StreamFormat
 from graphserve.wire.media.files import is_file, kind_in, kind_sent, kind_streamed
 from graphserve.wire.media.multipart import is_installed
 from graphserve.wire.media.octets import TEXT
@@ -89,11 +89,12 @@ _MSGPACK = Format.MSGPACK.value.decode()
 _RAW = Format.RAW.value.decode()
 _NDJSON = StreamFormat.NDJSON.value.decode()
 _EVENTS = StreamFormat.EVENTS.value.decode()
-_FORM = "multipart/form-data"
 _BESIDE = (
     "A body of any other content type is `{name}` itself; the other arguments are in the query"
     " then."
 )
+
+_IN_FRONT = "In a form, `{name}` is the last part; the arguments may be fields in front of it."
 
 
 def document(
@@ -227,6 +228,13 @@ def _request(
         if (media := signature.input_media) is not None and media.media_types:
             taken = {each: {"schema": _file(each)} for each in media.media_types}
         body: Json = {"required": False, "content": taken}
+        if MULTIPART in signature.forms and is_installed():
+            # The arguments are in the query for every type, which generators of clients know.
+            name = signature.input_stream
+            types = media.media_types if media is not None and media.media_types else (_RAW,)
+            form: Json = {"type": "object", "required": [name], "properties": {name: _file(*types)}}
+            taken[MULTIPART] = {"schema": form}
+            body["description"] = _IN_FRONT.format(name=name)
         return {"requestBody": body, **in_url_said}
     in_body = [p for p in signature.parameters if not _is_in_url(p.name, signature, method)]
     if signature.body is not None:
@@ -244,7 +252,7 @@ def _request(
     # What is first, generators of clients take: files as they are, where there are some.
     content: Json = {}
     if signature.files and signature.body is None and is_installed():
-        content |= {_FORM: _form(signature, in_body, schema, schemas.components, described)}
+        content |= {MULTIPART: _form(signature, in_body, schema, schemas.components, described)}
     said: Json = {}
     if signature.raw_body:
         (name,) = signature.files

@@ -7,7 +7,7 @@ Runs in workers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 
 from graphserve.call.context import CallContext
@@ -16,16 +16,13 @@ from graphserve.loop.timers import Timer, set_timer
 from graphserve.wire.exceptions import MalformedBody
 from graphserve.wire.extensions import Fetch
 from graphserve.wire.formats import Format, form_format, is_form, is_multipart
-from graphserve.wire.media.multipart import is_installed
+from graphserve.wire.media.multipart import NO_FORMS, is_installed
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.url_arguments import FORMATS, inner_type
 from graphserve.worker.dispatch.executor import BoundApi, Executor
-from graphserve.worker.stream.request_body import RequestBody, from_query
+from graphserve.worker.stream.form_body import FormFile
+from graphserve.worker.stream.request_body import from_query, with_stream
 
-NO_FORMS = (
-    "this server reads no forms, since python-multipart is not installed there"
-    " (pip install 'pygraphserve[uploads]'): send JSON, or the file itself"
-)
 _NAMES = {
     Format.JSON: "JSON",
     Format.MSGPACK: "MessagePack",
@@ -112,12 +109,31 @@ class Decoding:
             self._timer.cancel()
 
 
+def arguments_beside(
+    api: BoundApi, query: bytes, stream: AsyncIterator[bytes], *, is_hop: bool
+) -> dict[str, object]:
+    """Return the arguments of a call whose body is a stream, with the stream.
+
+    Args:
+        api: the API.
+        query: of the URL; it has the others, unless they came in a form.
+        stream: the body, or the file of a form.
+        is_hop: whether a service of the graph has written the query.
+
+    Raises:
+        InvalidArguments: they do not fit the signature.
+    """
+    if isinstance(stream, FormFile):
+        return with_stream(api, stream.arguments, stream)
+    return from_query(api, query, stream, is_hop=is_hop)
+
+
 def read_arguments(
     api: BoundApi,
     query: bytes,
     body: bytes,
     format: Format | None,
-    source: RequestBody | None,
+    source: AsyncIterator[bytes] | None,
     fetch: Fetch | None,
     media_type: bytes = b"",
 ) -> dict[str, object]:
@@ -137,7 +153,7 @@ def read_arguments(
         InvalidArguments: they do not fit the signature.
     """
     if source is not None:
-        return from_query(api, query, source, is_hop=fetch is not None)
+        return arguments_beside(api, query, source, is_hop=fetch is not None)
     assert format is not None
     try:
         if format is _RAW and not api.bodies.is_plain(media_type, query):

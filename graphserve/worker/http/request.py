@@ -23,6 +23,7 @@ from graphserve.wire.formats import (
     AnswerFormat,
     StreamFormat,
     is_form,
+    is_multipart,
     last_event,
 )
 from graphserve.wire.headers import LONGEST_TRAVELLER
@@ -47,8 +48,9 @@ from graphserve.worker.http.headers import RequestHeaders
 from graphserve.worker.http.limits import too_large, too_long_to_travel
 from graphserve.worker.http.response import EventSink, HttpSink
 from graphserve.worker.http.routing import RoutedCall
+from graphserve.worker.stream.form_body import FormFile
 from graphserve.worker.stream.producer import StreamExecution
-from graphserve.worker.stream.receiving import FilesOfCall, Receiving
+from graphserve.worker.stream.receiving import FilesOfCall, ReceivingFields, ReceivingFiles
 from graphserve.worker.stream.request_body import RequestBody, hold
 
 # (looked up once: a member of an enum is slow to find, and says its value by two calls)
@@ -114,6 +116,7 @@ class HttpRequest(AnswerableRequest):
     __slots__ = (
         "_body",
         "_execution",
+        "_form_file",
         "_format",
         "_is_composed",
         "_is_next",
@@ -159,6 +162,7 @@ class HttpRequest(AnswerableRequest):
         self._problem: CallError | None = None
         self.query = b""
         self.media_type = b""
+        self._form_file: FormFile | None = None  # what the API reads of the form that its body is
         self._is_composed = False  # whether its arguments are a file and others, or a form
         # what is done for it
         self._execution: Cancellable | None = None
@@ -324,14 +328,24 @@ class HttpRequest(AnswerableRequest):
             self._go_on()
 
     def _go_on(self) -> None:
-        """Execute it, or receive it first, if its files are put on disk."""
-        stream, api = self.body_stream, self._api
-        if stream is None or not api.signature.spools:
+        """Execute it, or receive it first: all of it, if its files are put on disk, or a form up to
+        the file that is read as it comes.
+        """
+        stream, api, listener = self.body_stream, self._api, self.connection.listener
+        executor, routed = listener.executor, self.routed
+        if stream is None or self._problem is not None or listener.passes_on:
             self._execute()
             return
-        executor, routed = self.connection.listener.executor, self.routed
+        if api.signature.input_stream is not None:
+            if self.trust.values or not is_multipart(self.media_type):
+                self._execute()
+                return
+            self._execution = ReceivingFields(
+                executor, api, self.context, stream, self.media_type, self.query, self._on_fields
+            )
+            return
         self._files = FilesOfCall(executor.call_folder())
-        self._execution = Receiving(
+        self._execution = ReceivingFiles(
             executor,
             api,
             self.context,
@@ -343,6 +357,18 @@ class HttpRequest(AnswerableRequest):
             self._files.folder,
             self._on_received,
         )
+
+    def _on_fields(self, file: FormFile | None, error: BaseException | None) -> None:
+        self._execution = None
+        if self.response_complete or self.lost:
+            return
+        if error is not None:
+            if not self._whole:
+                self.keep_alive = False
+            self._refuse_arguments(error)
+            return
+        self._form_file = file
+        self._execute()
 
     def _on_received(
         self, arguments: dict[str, object] | None, error: BaseException | None
@@ -565,7 +591,8 @@ class HttpRequest(AnswerableRequest):
     def _arguments(self, body: bytes) -> dict[str, object] | None:
         """Return the arguments; None when they do not fit, which is answered then."""
         fetch = self.connection.listener.fetch if self.trust.values else None
-        format, stream = self._format, self.body_stream
+        format = self._format
+        stream = self._form_file or self.body_stream
         try:
             # what nearly every call comes in, without a call between
             if (format is _JSON or format is _TYPED) and stream is None:

@@ -4,5 +4,7 @@ producer      runs a generator, on the loop or in a thread; each item goes to a 
               is made
 request_body  the chunks of a body, as an async iterator that holds the connection back while the
               API is slow
-receiving     a request whose files are put on disk as they come, before its API is called
+form_body     a form whose file the API reads while it comes: the fields first, then the file
+receiving     a request before its API is called: its files are put on disk as they come, or it is
+              read up to the file that the API reads itself
 """

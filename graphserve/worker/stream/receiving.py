@@ -1,5 +1,5 @@
-"""Receives a request whose files are put on disk as they come: the API is called when all of it is
-here.
+"""Receives a request before its API is called: all of it, whose files are put on disk as they come,
+or a form up to the file that the API reads itself.
 
 Runs in workers. The connection is held back while the disk is slow; a slot is taken afterwards.
 """
@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Generic, TypeVar
 
 from graphserve.call.context import CallContext
 from graphserve.errors import DeadlineExceeded
 from graphserve.wire.exceptions import MalformedBody
 from graphserve.wire.formats import Format, form_format, is_form, is_multipart
 from graphserve.wire.media.bodies import SpooledBody
-from graphserve.wire.media.multipart import is_installed
+from graphserve.wire.media.multipart import NO_FORMS, is_installed
 from graphserve.wire.media.received import CallFolder, call_folder
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.url_arguments import whole
-from graphserve.worker.dispatch.decoding import NO_FORMS, OnRead, read_arguments
+from graphserve.worker.dispatch.decoding import OnRead, read_arguments
 from graphserve.worker.dispatch.executor import BoundApi, Executor
+from graphserve.worker.stream.form_body import FormFile, begin_form
 from graphserve.worker.stream.request_body import RequestBody
+
+T = TypeVar("T")
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -42,55 +48,42 @@ class FilesOfCall:
     runs: bool = False
 
 
-class Receiving:
-    """Receives one request.
+class Receiving(ABC, Generic[T]):
+    """Receives one request, as far as it has to be here before the call begins.
 
     Args:
         executor: of the worker.
-        api: the API.
         context: what travels with the call.
-        body: as it comes.
-        format: of it.
-        content_type: of it, as the client says it.
-        query: of the URL.
-        by_url: the method, where the URL says some of the arguments.
-        folder: takes the files.
-        on_end: called once with the arguments, or with what is wrong; not after `cancel`.
+        on_end: called once with what was received, or with what is wrong; not after `cancel`.
     """
 
     def __init__(
         self,
         executor: Executor,
-        api: BoundApi,
         context: CallContext,
-        body: RequestBody,
-        format: Format | None,
-        content_type: bytes,
-        query: bytes,
-        by_url: bytes | None,
-        folder: CallFolder,
-        on_end: OnRead,
+        on_end: Callable[[T | None, BaseException | None], None],
     ) -> None:
         self._executor = executor
-        self._api = api
         self._context = context
-        self._body = body
-        self._format = format
-        self._content_type = content_type
-        self._query = query
-        self._by_url = by_url
-        self._folder = folder
-        self._on_end: OnRead | None = on_end
-        self._in_thread = partial(executor.loop.run_in_executor, executor.decoders)
+        self._on_end: Callable[[T | None, BaseException | None], None] | None = on_end
         self._task = executor.loop.create_task(self._run())
         self._task.add_done_callback(self._ended)
+
+    @abstractmethod
+    async def _receive(self) -> T:
+        """Receive it; raises what is wrong with it."""
 
     def cancel(self) -> None:
         """Stop: the client went away."""
         self._on_end = None
         self._task.cancel()
 
-    def _ended(self, task: asyncio.Task[dict[str, object]]) -> None:
+    async def _run(self) -> T:
+        left = self._context.seconds_left()
+        async with asyncio.timeout(None if left is None else max(0.0, left)):
+            return await self._receive()
+
+    def _ended(self, task: asyncio.Task[T]) -> None:
         on_end = self._on_end
         self._on_end = None
         if task.cancelled() or on_end is None:
@@ -106,19 +99,87 @@ class Receiving:
         else:
             on_end(None, error)
 
-    async def _run(self) -> dict[str, object]:
-        left = self._context.seconds_left()
-        async with asyncio.timeout(None if left is None else max(0.0, left)):
-            spooled: SpooledBody | None = None
-            if self._format is Format.RAW:
-                spooled = await self._in_thread(self._begin)
-            held: list[bytes] = []
-            while pieces := await self._body.pieces():
-                if spooled is None:
-                    held += pieces
-                else:
-                    await self._in_thread(self._feed, spooled, pieces)
-            return await self._in_thread(self._finish, spooled, b"".join(held))
+
+class ReceivingFields(Receiving[FormFile]):
+    """Receives a form up to its file, which the API reads as it comes.
+
+    Args:
+        executor: of the worker.
+        api: the API.
+        context: what travels with the call.
+        body: as it comes.
+        content_type: of it, as the client says it.
+        query: of the URL.
+        on_end: as of `Receiving`.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        api: BoundApi,
+        context: CallContext,
+        body: RequestBody,
+        content_type: bytes,
+        query: bytes,
+        on_end: Callable[[FormFile | None, BaseException | None], None],
+    ) -> None:
+        self._begin = partial(begin_form, api, content_type, query, body)
+        super().__init__(executor, context, on_end)
+
+    async def _receive(self) -> FormFile:
+        return await self._begin()
+
+
+class ReceivingFiles(Receiving[dict[str, object]]):
+    """Receives a request whose files are put on disk.
+
+    Args:
+        executor: of the worker.
+        api: the API.
+        context: what travels with the call.
+        body: as it comes.
+        format: of it.
+        content_type: of it, as the client says it.
+        query: of the URL.
+        by_url: the method, where the URL says some of the arguments.
+        folder: takes the files.
+        on_end: as of `Receiving`.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        api: BoundApi,
+        context: CallContext,
+        body: RequestBody,
+        format: Format | None,
+        content_type: bytes,
+        query: bytes,
+        by_url: bytes | None,
+        folder: CallFolder,
+        on_end: OnRead,
+    ) -> None:
+        self._api = api
+        self._body = body
+        self._format = format
+        self._content_type = content_type
+        self._query = query
+        self._by_url = by_url
+        self._folder = folder
+        self._in_thread = partial(executor.loop.run_in_executor, executor.decoders)
+        super().__init__(executor, context, on_end)
+
+    async def _receive(self) -> dict[str, object]:
+        spooled: SpooledBody | None = None
+        if self._format is Format.RAW:
+            spooled = await self._in_thread(self._begin)
+        held: list[bytes] = []
+        while pieces := await self._body.pieces():
+            if spooled is None:
+                held += pieces
+            else:
+                await self._in_thread(self._feed, spooled, pieces)
+        return await self._in_thread(self._finish, spooled, b"".join(held))
 
     def _begin(self) -> SpooledBody | None:
         if is_multipart(self._content_type) and not is_installed():

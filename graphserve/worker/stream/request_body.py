@@ -173,11 +173,17 @@ def from_query(
     Raises:
         InvalidArguments: the query does not fit the signature.
     """
-    assert api.signature.input_stream is not None
     if is_hop:
         arguments = api.arguments.decode(as_object(query), Format.JSON)
     else:
         arguments = api.arguments.decode_beside_stream(query)
-    blocking = api.signature.blocking_input
-    arguments[api.signature.input_stream] = BlockingBody(stream) if blocking else stream
-    return arguments
+    return with_stream(api, arguments, stream)
+
+
+def with_stream(
+    api: BoundApi, arguments: dict[str, object], stream: AsyncIterator[bytes]
+) -> dict[str, object]:
+    """Return arguments with the stream, as the method takes it."""
+    name = api.signature.input_stream
+    assert name is not None
+    return {**arguments, name: BlockingBody(stream) if api.signature.blocking_input else stream}
