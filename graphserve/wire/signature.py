@@ -120,6 +120,11 @@ class Signature:
         return "result" if is_file else "inside"
 
     @property
+    def receives(self) -> bool:
+        """Whether a large form is taken apart as it comes, since there are files in it."""
+        return bool(self.files) and MULTIPART in self.forms
+
+    @property
     def raw_media(self) -> tuple[str, Media] | None:
         """The parameter that a raw body is for, and what that may be, if it says so."""
         if self.input_stream is not None:

@@ -66,7 +66,7 @@ class ValueReader(Generic[T]):
         bound = self._bound  # one read: another thread may replace it
         if bound[0] != source:
             if is_public(source):  # (the files of one request)
-                return self._bind(self._hint, source)(body)
+                return self._bind(self._fetched, source)(body)
             bound = self._bound = (source, self._bind(self._fetched, source))
         return bound[1](body)
 

@@ -62,7 +62,17 @@ class Form:
     """A file that is made while it is read, for a form."""
 
     def __init__(self, size: int) -> None:
+        self._size = size
         self._left = size
+
+    def tell(self) -> int:
+        """Return how much of it has been read."""
+        return self._size - self._left
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place in it, from its beginning or its end."""
+        self._left = self._size - offset if whence == 0 else 0
+        return self._size - self._left
 
     def read(self, size: int = -1) -> bytes:
         """Return more of it."""
@@ -96,6 +106,10 @@ def ways(size: int) -> Iterator[Way]:
             requests: dict[str, tuple[str, dict[str, Any]]] = {
                 "up, as a body": ("/counted", {"content": pieces(size), "headers": raw}),
                 "up, in a form": ("/counted", {"files": {"file": ("a.bin", Form(size))}}),
+                "held": (
+                    "/several",
+                    {"files": [("files", b"x"), ("data", ("a.bin", Form(size)))]},
+                ),
                 "up and down": ("/back", {"content": pieces(size), "headers": raw}),
             }
             for name, (path, request) in requests.items():

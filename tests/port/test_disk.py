@@ -233,7 +233,8 @@ def test_files_by_http_between_services(client: httpx.Client) -> None:
 def test_a_large_file_is_never_in_memory() -> None:
     size = 160 * 2**20
     for way in ways(size):
-        assert way.status == 200 and way.grown < 40_000, way
+        held = size // 1000 if way.name == "held" else 0  # (its bytes, and these once)
+        assert way.status == 200 and way.grown < 40_000 + held, way
         assert way.name != "up and down" or way.came == size
 
 

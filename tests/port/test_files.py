@@ -19,7 +19,7 @@ import pytest
 
 import graphserve
 from graphserve.wire.codec import Format
-from graphserve.wire.costs.bounds import FORM_TEXT, LARGE_BODY
+from graphserve.wire.costs.bounds import FORM_TEXT, LARGE_BODY, LARGE_FORM
 from graphserve.wire.media.bodies import BodyReader
 from graphserve.wire.problem import HttpProblem
 from graphserve.wire.signature import Signature
@@ -88,6 +88,26 @@ def test_a_file_comes_and_leaves_in_every_way(client: httpx.Client, content: byt
     assert client.post("/twice", content=SMALL, headers=RAW).text[0] == '"'  # base64, unasked
     assert client.post("/optional", content=SMALL, headers=RAW).json() is False
     assert client.post("/optional", json={}).json() is True
+
+
+def test_a_large_form_comes(graph: Served, client: httpx.Client) -> None:
+    """Its files are taken out of it as it comes."""
+    large = SMALL * (LARGE_FORM // 256)
+    answer = client.post("/twice", files={"data": large}, headers=OCTETS)
+    assert answer.content == large * 2
+    names = {"names": ["a", "b"]}
+    answer = client.post("/sizes", data=names, files=[("pages", large), ("pages", b"1")])
+    assert answer.json() == {"a": len(large), "b": 1}
+    answer = client.post("/describe", data={"times": "x"}, files={"image": large})
+    assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, ["times"])
+    answer = client.post("/wav", files={"audio": ("a", large, "audio/a")})
+    assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (413, ["audio"])
+    with connected(graph) as sock:  # who leaves in the middle leaves nothing
+        sock.sendall(
+            b"POST /twice HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: multipart/form-data;"
+            b" boundary=B\r\ncontent-length: %d\r\n\r\n" % (2 * LARGE_FORM) + FILE_PART
+        )
+    assert client.post("/plain", data={"x": "1"}).json() == 1
 
 
 def test_what_is_refused(client: httpx.Client) -> None:

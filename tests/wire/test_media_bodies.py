@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -12,13 +13,13 @@ from hypothesis import given, strategies as st
 
 from graphserve.errors import InvalidArguments
 from graphserve.wire.codec import ArgumentsCodec, MalformedBody
-from graphserve.wire.costs.bounds import FORM_PARTS, FORM_TEXT
+from graphserve.wire.costs.bounds import BESIDE, FORM_PARTS, FORM_TEXT
 from graphserve.wire.exceptions import Misfit
-from graphserve.wire.formats import Format, MediaFormat, accept_format, is_form
+from graphserve.wire.formats import Format, MediaFormat, accept_format, is_form, is_multipart
 from graphserve.wire.media.answers import accepts_of
 from graphserve.wire.media.bodies import BodyReader
 from graphserve.wire.media.multipart import FormPart
-from graphserve.wire.media.received import RECEIVED, ReceivedFile, ReceivedFiles
+from graphserve.wire.media.received import RECEIVED, CallFolder, ReceivedFile, ReceivedFiles
 from graphserve.wire.signature import Signature
 from tests.apps.files import Files
 
@@ -42,11 +43,16 @@ def form(*parts: bytes) -> bytes:
 
 
 def read(api: str, body: bytes, content_type: bytes = FORM, query: bytes = b"") -> dict[str, Any]:
-    signature = Signature.of(Files, api)
-    codec = ArgumentsCodec(signature)
+    codec, reader = readers(api)
     if not is_form(content_type):
         return codec.decode_beside_file(query, body, content_type)
-    return codec.decode(*BodyReader(signature).compose(body, content_type))
+    return codec.decode(*reader.compose(body, content_type))
+
+
+@cache
+def readers(api: str) -> tuple[ArgumentsCodec, BodyReader]:
+    signature = Signature.of(Files, api)
+    return ArgumentsCodec(signature), BodyReader(signature)
 
 
 FILE = bytes(range(256)) + b"\r\n--BOUN\r\n\r\n--"
@@ -98,6 +104,52 @@ def test_files_and_forms_become_arguments(
     api: str, content_type: bytes, query: bytes, body: bytes, expected: dict[str, object]
 ) -> None:
     assert read(api, body, content_type, query) == expected
+    if is_multipart(content_type):
+        assert read_as_it_comes(api, body, content_type) == expected
+
+
+def read_as_it_comes(api: str, body: bytes, content_type: bytes, step: int = 1) -> dict[str, Any]:
+    codec, reader = readers(api)
+    spooled = reader.spooled(content_type, CallFolder(""))
+    assert spooled is not None
+    for start in range(0, len(body), step):
+        spooled.feed(body[start : start + step])
+    return codec.decode(*spooled.finish())
+
+
+def test_a_large_file_is_held_once() -> None:
+    large = bytes(range(256)) * (BESIDE // 256)
+    for content in (large, large[:-1]):
+        body = form(part("image", content, file="a"), part("times", str(10**18).encode()))
+        for found in (read("describe", body), read_as_it_comes("describe", body, FORM, 10**5)):
+            assert found == {"image": content, "times": 10**18}
+    pages = form(
+        *[part("pages", each, file="a") for each in (large, b"b", large)], part("names", b"a")
+    )
+    for found in (read("sizes", pages), read_as_it_comes("sizes", pages, FORM, 10**5)):
+        assert found["pages"] == [large, b"b", large]
+    maybe = form(part("data", large, file="a"))
+    assert read("optional", maybe) == read_as_it_comes("optional", maybe, FORM, 10**6)
+    loud = read_as_it_comes("louder", form(part("sound", large, file="a")), FORM, 10**6)
+    assert loud["sound"].samples == large
+    spooled = BodyReader(Signature.of(Files, "optional")).spooled(FORM, CallFolder(""))
+    assert spooled is not None
+    spooled.feed(maybe)
+    composed = spooled.finish()
+    assert len(composed.body) < 100, "it is beside the other arguments"
+
+
+def test_a_large_file_is_refused_while_it_comes() -> None:
+    spooled = BodyReader(Signature.of(Files, "wav")).spooled(FORM, CallFolder(""))
+    assert spooled is not None
+    begun = part("audio", b"x" * 900, b"Content-Type: audio/a", file="a")
+    spooled.feed(begun)
+    with pytest.raises(InvalidArguments, match="larger than 1000 bytes"):
+        spooled.feed(b"x" * 200)
+    other = BodyReader(Signature.of(Files, "wav")).spooled(FORM, CallFolder(""))
+    assert other is not None
+    with pytest.raises(InvalidArguments, match="takes audio"):
+        other.feed(part("audio", b"x", b"Content-Type: text/plain", file="a"))
 
 
 @pytest.mark.parametrize("content", [FILE, b"x" * (FORM_TEXT + 1)], ids=["small", "large"])

@@ -54,6 +54,9 @@ SMALL_CHUNK = 16 * 1024  # bytes; smaller chunks of a stream are joined
 
 # Forms.
 FORM_PARTS = 256  # each takes some 20 µs to read, however few bytes it has
+# bytes; the files of a larger form are taken out of it as it comes, so that it costs its bytes once
+LARGE_FORM = 16 * 1024 * 1024
+BESIDE = 1024 * 1024  # bytes; a file from there on is beside the other arguments, and not copied
 FORM_TEXT = 1024 * 1024  # bytes of parts that are no files; more is sent as JSON, which is screened
 
 # Pictures, whose files may be much smaller than they are.

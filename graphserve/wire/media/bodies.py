@@ -5,6 +5,7 @@ Runs in workers, on the public's bytes: what is made here is screened and checke
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import Any, NamedTuple, Protocol
@@ -13,8 +14,9 @@ import msgspec
 
 from graphserve.declare.media import Media
 from graphserve.errors import InvalidArguments
-from graphserve.wire.costs.bounds import FORM_TEXT, NAME_CHARACTERS
+from graphserve.wire.costs.bounds import BESIDE, FORM_TEXT, NAME_CHARACTERS
 from graphserve.wire.exceptions import MalformedBody
+from graphserve.wire.extensions import bytes_remover
 from graphserve.wire.formats import Format, is_form, is_multipart, is_utf8, media_type
 from graphserve.wire.media.files import is_file, kind_in, overlap
 from graphserve.wire.media.kinds import KINDS
@@ -111,6 +113,8 @@ class BodyReader:
             and kind.by_type
             and not any(overlap(_PLAIN, r) for r in kind.received)
         )
+        # of bytes that may be beside the other arguments
+        self._plain = frozenset(n for n in self._files if bytes_remover(types[n]) is not None)
         self._media = {p.name: p.media for p in signature.parameters if p.media is not None}
         self._types = types
         self._required = frozenset(p.name for p in signature.parameters if p.required)
@@ -198,6 +202,10 @@ class BodyReader:
         """Return whether a part is a file that is put on disk."""
         return part.name in self._paths and self._is_raw(part)
 
+    def is_file(self, part: FormPart) -> bool:
+        """Return whether a part is a file that is held in memory."""
+        return part.name in self._files and self._is_raw(part) and not self.on_disk(part)
+
     def counts(self, part: FormPart) -> bool:
         """Return whether a part is text, of which a form has little."""
         if part.name not in self._names:
@@ -227,7 +235,9 @@ class BodyReader:
     def _file(self, name: str, data: bytes, media_type: str, files: ReceivedFiles) -> object:
         """Return what stands for a file among the arguments: itself, or a reference to it."""
         self.check(name, media_type, len(data))
-        return files.add(ReceivedFile(data, media_type)) if name in self._by_type else data
+        if name in self._by_type:
+            return files.add(ReceivedFile(data, media_type))
+        return files.add(data) if len(data) >= BESIDE and name in self._plain else data
 
     def _file_part(self, name: str, part: FormPart, files: ReceivedFiles) -> object:
         media_type = part.media_type
@@ -430,8 +440,12 @@ class SpooledFile:
         return self._reader.compose_on_disk(self._name, file)
 
 
+_NOTHING: tuple[None, io.BytesIO] = (None, io.BytesIO())
+
+
 class SpooledForm:
-    """A form whose files are put on disk.
+    """A form whose files are taken out of it as it comes: put on disk, or each in memory of its
+    own.
 
     Args:
         reader: of the bodies of its API.
@@ -445,6 +459,7 @@ class SpooledForm:
         self._form = FormReader(content_type, self._begin)
         self._text = 0
         self._spool: Spool | None = None
+        self._held: tuple[FormPart | None, io.BytesIO] = _NOTHING
 
     def feed(self, data: bytes) -> None:
         """Take more of it."""
@@ -465,6 +480,8 @@ class SpooledForm:
                 self._open(part)
         elif not reader.knows(part.name):
             part.take = _dropped
+        elif reader.is_file(part):
+            part.take = partial(self._take_whole, part)
         elif reader.counts(part):
             part.take = partial(self._take_text, part)
 
@@ -478,6 +495,13 @@ class SpooledForm:
         spool = self._spool or self._open(part)
         spool.write(data)
 
+    def _take_whole(self, part: FormPart, data: memoryview) -> None:
+        """Take more of a file that is held in memory: in one buffer, which becomes its bytes."""
+        if part is not self._held[0]:
+            self._held = part, io.BytesIO()
+        self._reader.check(part.name, part.media_type, part.size)
+        self._held[1].write(data)
+
     def _take_text(self, part: FormPart, data: memoryview) -> None:
         """Take more of what is text, as long as that is little."""
         self._text += len(data)
@@ -489,6 +513,10 @@ class SpooledForm:
         if self._spool is not None:
             self._spool.file.close()
             self._spool = None
+        part, content = self._held
+        if part is not None:
+            part.pieces = [content.getvalue()]  # (its own buffer, and no copy)
+            self._held = _NOTHING
 
 
 def _dropped(data: memoryview) -> None:

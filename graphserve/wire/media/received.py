@@ -43,14 +43,16 @@ class ReceivedFiles:
     __slots__ = ("_files",)
 
     def __init__(self) -> None:
-        self._files: list[ReceivedFile] = []
+        self._files: list[ReceivedFile | bytes] = []
 
-    def add(self, file: ReceivedFile) -> Ext:
-        """Take a file, and return what stands for it among the arguments, in msgpack."""
+    def add(self, file: ReceivedFile | bytes) -> Ext:
+        """Take a file, or bytes that are to be a value as they are, and return what stands for it
+        among the arguments, in msgpack.
+        """
         self._files.append(file)
         return Ext(RECEIVED, b"%d" % (len(self._files) - 1))
 
-    def __getitem__(self, reference: memoryview) -> ReceivedFile:
+    def __getitem__(self, reference: memoryview) -> ReceivedFile | bytes:
         """Return the file that stands there.
 
         Raises:

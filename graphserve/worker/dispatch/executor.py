@@ -83,6 +83,7 @@ class BoundApi:
     streams: Streams = stream_format
     large_from: int = LARGE_BODY  # bytes of a client's body, from which a thread reads it
     writes_slowly: bool = False  # whether a client's result is written in a thread
+    receives_forms: bool = False  # whether a large form is taken apart as it comes
     index: int = 0  # among the APIs of its node
 
 
@@ -117,6 +118,7 @@ def bind(node: NodePlan, instance: object, declared: type | None = None) -> dict
             streams_of(signature.item, signature.media) if signature.stream else stream_format,
             0 if any(is_slow(each.type) for each in signature.parameters) else LARGE_BODY,
             is_slow(signature.item if signature.stream else signature.result),
+            signature.receives and api.batch is None,
             index,
         )
     return bound

@@ -11,7 +11,15 @@ from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.call.request_head import RelayedHead, RequestHead
 from graphserve.errors import CallError, InvalidArguments
-from graphserve.wire.formats import MULTIPART, Format, form_format, is_form, media_type
+from graphserve.wire.costs.bounds import LARGE_FORM
+from graphserve.wire.formats import (
+    MULTIPART,
+    Format,
+    form_format,
+    is_form,
+    is_multipart,
+    media_type,
+)
 from graphserve.wire.headers import (
     ACCEPT,
     BAGGAGE,
@@ -30,6 +38,7 @@ from graphserve.wire.headers import (
     TRACEPARENT,
     TRACESTATE,
     TRANSFER_ENCODING,
+    Headers,
     is_request_id,
     is_traceparent,
     traveller,
@@ -217,6 +226,20 @@ class RequestHeaders:
         if is_raw and not as_it_is:
             return HttpProblem(415, _wrong_type(api, self.content_type or b""))
         return None
+
+
+def is_large_form(headers: Headers) -> bool:
+    """Return whether a body is a form that says that it is large; all others can be passed on to a
+    free sibling.
+    """
+    is_form = False
+    size = 0
+    for name, value in headers:
+        if name == CONTENT_TYPE:
+            is_form = is_multipart(value)
+        elif name == CONTENT_LENGTH and value.isdigit() and len(value) <= MOST_DIGITS:
+            size = int(value)
+    return is_form and size >= LARGE_FORM
 
 
 def _seconds(value: bytes) -> float:

@@ -39,6 +39,7 @@ from graphserve.worker.http.asgi import (
     Scope,
 )
 from graphserve.worker.http.fast_parser import FastParser
+from graphserve.worker.http.headers import is_large_form
 from graphserve.worker.http.listener import HEADERS_TIMEOUT, Listener
 from graphserve.worker.http.request import HttpRequest
 from graphserve.worker.http.response import Responder
@@ -321,7 +322,10 @@ class HttpConnection(asyncio.Protocol):
             self._queue(request, before)
         body_stream = None
         signature = api.signature
-        if signature.input_stream is not None or (signature.spools and not self.trust.values):
+        if signature.input_stream is not None or (
+            not self.trust.values
+            and (signature.spools or (api.receives_forms and is_large_form(self.headers)))
+        ):
             body_stream = RequestBody(self.flow, self.caller_left, self.transport.abort)
         query = url.partition(b"?")[2] if b"?" in url else b""
         request.headers_complete(self.headers, query, body_stream)

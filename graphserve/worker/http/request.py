@@ -460,11 +460,10 @@ class HttpRequest(AnswerableRequest):
                 self._noted = notes.add(self._api.index, body)
             else:
                 self._add_note(notes, body)
-        if len(body) >= self._api.large_from and (self._files is not None or self._is_large(body)):
-            if self._files is not None:
-                self._files.runs = True
-                self._start(self._files.arguments)
-                return
+        if self._files is not None:
+            self._files.runs = True
+            self._start(self._files.arguments)
+        elif len(body) >= self._api.large_from and self._is_large(body):
             self._decode(body, self._start, self._on_freed)
         elif (arguments := self._arguments(body)) is None:
             self._on_freed()
