@@ -36,6 +36,7 @@ from graphserve.wire.trust import MADE
 from graphserve.wire.url_arguments import whole
 from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.http.asgi import Message
+from graphserve.worker.http.contexts import HandedContext
 from graphserve.worker.http.headers import RequestHeaders
 from graphserve.worker.http.routing import RoutedCall, RouteTree
 from graphserve.worker.http.strict import METHODS, RequestRefused, plain
@@ -131,9 +132,8 @@ class HttpLane:
         body: bytes,
         routed: RoutedCall | None,
     ) -> None:
-        context = CallContext()
         method = b"POST" if routed is None else b"HEAD" if routed.head else routed.method
-        context.head = RequestHead(method, target, headers, NOBODY)
+        context = HandedContext(RequestHead(method, target, headers, NOBODY))
         heading, refused = _heading(headers, context)
         format = content_format(heading.content_type)
         if format is Format.BY_URL:  # which only a worker of the entry sends

@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 from urllib.parse import quote, unquote
 
-from graphserve.call.context import CallContext
 from graphserve.call.request_head import RequestHead
 from graphserve.errors import StartupError
 from graphserve.logs.exception_text import described
@@ -37,6 +36,7 @@ from graphserve.worker.http.asgi import (
     Send,
     send_problem,
 )
+from graphserve.worker.http.contexts import HandedContext
 from graphserve.worker.http.request import HttpRequest
 from graphserve.worker.http.strict import RequestRefused
 from graphserve.worker.http.transport import FlowControl
@@ -185,9 +185,8 @@ async def _execute(
     """Execute a call of an API, and send its answer."""
     headers: Headers = [(name.lower(), value) for name, value in scope["headers"]]
     came: RequestHead = scope[REQUEST_HEAD]
-    context = CallContext()
-    context.principal = scope[SCOPE_PRINCIPAL]
-    context.head = RequestHead(method, url, headers, came.sender)
+    head = RequestHead(method, url, headers, came.sender)
+    context = HandedContext(head, scope[SCOPE_PRINCIPAL])
     connection = MiddlewareConnection(listener)
     request = HttpRequest(connection, api, True, context, is_next=True, routed=routed)
     body = None

@@ -4,6 +4,7 @@ service sends.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import http.server
@@ -19,9 +20,11 @@ import pytest
 
 import graphserve
 from graphserve import api, depends, service
+from graphserve.call import fetched
 from graphserve.call.context import CallContext
 from graphserve.call.fetched import FetchedFiles, name_of
 from graphserve.wire.extensions import MEDIA
+from graphserve.wire.media.received import CallFolder
 from tests.apps import disk
 from tests.apps.fetching import Far
 from tests.benchmarks.files import PIECE, Peaks
@@ -256,6 +259,21 @@ def test_no_other_folder_is_taken_over(tmp_path: Path) -> None:
     assert context.files is not None
     context.files.remove()
     assert not (run / "n0/1.files/call-a").exists()
+
+
+@pytest.mark.anyio
+async def test_files_that_somebody_may_still_take_go_in_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = CallFolder(str(tmp_path))
+    file = folder.file("a", ".txt")
+    file.close()
+    assert base64.b64decode(fetched.handed_over(folder)) == os.fsencode(folder.path)
+    fetched.remove_later(folder)
+    assert await asyncio.to_thread(os.path.exists, file.path)
+    monkeypatch.setattr(fetched, "LINGER", 0)
+    fetched.remove_later(folder)
+    assert await asyncio.to_thread(eventually, lambda: not os.path.exists(folder.path))
 
 
 @pytest.mark.slow

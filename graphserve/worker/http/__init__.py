@@ -14,7 +14,8 @@
          answering                  AnswerableRequest, which it is: what it is answered with
       -> asgi                       AsgiRequest: what is for no API goes to the application of
                                     health and pages
-         contexts                   ClientContext: of what is mounted, and of WebSockets
+         contexts                   ClientContext: of what is mounted, and of WebSockets;
+                                    HandedContext: of what comes out of middleware
            response                 Responder: the bytes of an answer; HttpSink: of a stream
            file_answer              FileAnswer: a file on disk is sent, or a part of it
            relay                    passes a call on to the node's own queue, where every slot is

@@ -1,5 +1,8 @@
-"""The context of what runs for a client and is no call of an API: an application that is mounted, a
-WebSocket. Runs in entry workers.
+"""The contexts of what is no call as the parser of a connection makes it: a call that comes out of
+middleware or of an httpx client in this process, an application that is mounted, a WebSocket.
+
+Runs in entry workers and in `local()`. (Of each other call the connection makes it, in as few steps
+as can be.)
 """
 
 from __future__ import annotations
@@ -19,7 +22,21 @@ from graphserve.worker.http.strict import RequestRefused
 LONGEST_TIMEOUT = 1e9  # seconds that a client may ask for; beyond, there is no deadline
 
 
-class ClientContext(CallContext):
+class HandedContext(CallContext):
+    """The context of a request that somebody hands over, who has read its head.
+
+    Args:
+        head: of the request.
+        principal: whose API key it came with, if clients need one.
+    """
+
+    def __init__(self, head: RequestHead | None, principal: str | None = None) -> None:
+        super().__init__()
+        self.head = head
+        self.principal = principal
+
+
+class ClientContext(HandedContext):
     """Has all that a client's request says of what is executed for it.
 
     Args:
@@ -40,9 +57,7 @@ class ClientContext(CallContext):
         forward_headers: Collection[bytes],
         timeout: float | None = None,
     ) -> None:
-        super().__init__()
-        self.head = head
-        self.principal = principal
+        super().__init__(head, principal)
         self.refusal: CallError | None = None
         try:
             said = RequestHeaders(headers, self, PUBLIC).timeout
