@@ -27,6 +27,7 @@ from graphserve.call.retry_budget import RetryBudget
 from graphserve.graph.importer import Target, load
 from graphserve.graph.plan import URL_LEVELS, ApiPlan, EdgePlan, NodePlan, Plan
 from graphserve.loop.loop_thread import LoopThread
+from graphserve.metrics.layout import OTHER
 from graphserve.metrics.recorder import CallSeries, Recorder
 from graphserve.system.rundir.paths import batch_sockets, queue_socket
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, UntypedCodec
@@ -51,6 +52,9 @@ URL_SLACK = HOP_SLACK * URL_LEVELS
 def slack_to(plan: Plan, node: str) -> float:
     """Return the seconds that a caller of a node waits past the deadline."""
     return HOP_SLACK * (plan.depth(node) + 1)
+
+
+SeriesOf = Callable[[bytes], CallSeries | None]  # what counts a request, by its path
 
 
 class Lanes:
@@ -93,8 +97,10 @@ class Lanes:
             self._sharing[node.name] = Sharing(self.memory, self.membership, node.name)
         return self._sharing.get(node.name)
 
-    def http_client(self, node: NodePlan, edge: EdgePlan, caller: str) -> HttpClient:
-        """Make the httpx client for an edge to a node."""
+    def http_client(
+        self, node: NodePlan, edge: EdgePlan, caller: str, series: SeriesOf
+    ) -> HttpClient:
+        """Make the httpx client for an edge to a node; `series` counts a request by its path."""
         from graphserve.call import httpx_transport  # brings httpx, which brings click and rich
 
         def lane_to(api: ApiPlan | None) -> Lane[bytes]:
@@ -113,6 +119,7 @@ class Lanes:
             slack_to(self.plan, node.name),
             caller,
             edge.attempts or ANY_RUNS,
+            series,
         )
         make = (
             httpx_transport.async_client
@@ -215,7 +222,7 @@ class Clients(Generic[RequestT]):
         node: NodePlan,
         plan: Plan,
         lane_to: Callable[[NodePlan, ApiPlan], TypedLane[RequestT]],
-        http: Callable[[NodePlan, EdgePlan, str], HttpClient],
+        http: Callable[[NodePlan, EdgePlan, str, SeriesOf], HttpClient],
         class_of: Callable[[NodePlan | EdgePlan], type] | None = None,
         sharing_with: Callable[[NodePlan], Sharing | None] = lambda node: None,
         has_started: Callable[[str], bool] = lambda node: True,
@@ -257,7 +264,7 @@ class Clients(Generic[RequestT]):
 
     def _client(self, edge: EdgePlan, number: int) -> TypedClient | HttpClient:
         if edge.client != "typed":
-            return self._httpx(edge)
+            return self._httpx(edge, number)
         if edge.url is not None:
             return self._at_url(edge, edge.url, number)
         node = self.plan.node(edge.node)
@@ -356,7 +363,17 @@ class Clients(Generic[RequestT]):
             },
         )
 
-    def _httpx(self, edge: EdgePlan) -> HttpClient:
+    def _series_of(self, edge: int, node: NodePlan) -> SeriesOf:
+        """Return what gives what counts a request to a node, by its path."""
+        if self._recorder is None:
+            return lambda path: None
+        series = {
+            api.route.encode(): self._recorder.calls(edge, place)
+            for place, api in enumerate(node.apis)
+        }
+        return partial(_series_at, series, self._recorder.calls(edge, OTHER))
+
+    def _httpx(self, edge: EdgePlan, number: int) -> HttpClient:
         import httpx
 
         client: HttpClient
@@ -366,11 +383,17 @@ class Clients(Generic[RequestT]):
             kind = AsyncUrlClient if edge.client == "httpx.AsyncClient" else UrlClient
             client = kind(edge.node, edge.url, edge.timeout, self._key(edge))
         else:
-            client = self._http(self.plan.node(edge.node), edge, self.node.name)
+            node = self.plan.node(edge.node)
+            series = self._series_of(number, node)
+            client = self._http(node, edge, self.node.name, series)
         self._closing.append(
             client.aclose if isinstance(client, httpx.AsyncClient) else client.close
         )
         return client
+
+
+def _series_at(series: Mapping[bytes, CallSeries], other: CallSeries, path: bytes) -> CallSeries:
+    return series.get(path, other)
 
 
 def _load(target: str, main: str | None) -> type:

@@ -455,6 +455,8 @@ class Exchange(Generic[RequestT]):
 
     def _send_again_soon(self) -> None:
         self.resends += 1
+        if self.series is not None:
+            self.series.retry()
         if self.resends == 1:
             self.loop.call_soon(self._send_again)
         else:

@@ -35,6 +35,8 @@ from graphserve.call.upload import ThreadUpload, Upload
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavailable
 from graphserve.loop.loop_thread import LoopThread
 from graphserve.loop.reply import Reply
+from graphserve.metrics.layout import DEADLINE as DEADLINE_PASSED, ERROR, OK, UNAVAILABLE
+from graphserve.metrics.recorder import CallSeries
 from graphserve.wire.formats import StreamFormat
 from graphserve.wire.headers import (
     CALLER,
@@ -59,6 +61,11 @@ Head = tuple[int, Headers, bytes | None]  # of an answer; the body, if it is who
 NDJSON = StreamFormat.NDJSON.value
 HIGH_BYTES = 256 * 1024  # what waits for a slow reader at most, before the connection is held back
 
+# as what a response is counted that is no success
+_OUTCOMES = {
+    Unavailable.default_status: UNAVAILABLE,
+    DeadlineExceeded.default_status: DEADLINE_PASSED,
+}
 _IDEMPOTENT = ("GET", "HEAD", "OPTIONS", "PUT", "DELETE")  # RFC 9110, 9.2.2
 
 
@@ -74,6 +81,7 @@ class HttpExchange(PiecewiseExchange[bytes]):
     Args:
         bodiless: whether it asks with HEAD.
         write_timeout: seconds that a piece of the upload may take to be taken.
+        series: as of `Exchange`.
     """
 
     __slots__ = (
@@ -101,11 +109,13 @@ class HttpExchange(PiecewiseExchange[bytes]):
         *,
         bodiless: bool,
         write_timeout: float | None,
+        series: CallSeries | None = None,
     ) -> None:
         left = None if deadline_ns is None else (deadline_ns - time.monotonic_ns()) / 1e9
         super().__init__(
-            loop, lane, node, request, deadline_ns, slack, runs, _raw, upload, piece_timeout=left
-        )
+            loop, lane, node, request, deadline_ns, slack, runs, _raw, upload, series=series,
+            piece_timeout=left,
+        )  # fmt: skip
         self.bodiless = bodiless
         self.write_timeout = write_timeout
         self.connecting: asyncio.TimerHandle | None = None
@@ -259,6 +269,14 @@ class HttpExchange(PiecewiseExchange[bytes]):
             self.error = error
         super()._finish(error, result, at_once=at_once)
 
+    def _outcome(self, error: BaseException | None, result: object) -> int:
+        outcome = super()._outcome(error, result)
+        if outcome != OK:
+            return outcome
+        # a response, of whatever status, is a success to httpx, and not to who counts
+        status = result[0] if isinstance(result, tuple) else self.status
+        return _OUTCOMES.get(status, ERROR if status >= 400 else OK)
+
     def _end(self) -> None:
         super()._end()
         if self.connecting is not None:
@@ -284,6 +302,7 @@ class NodeTransport:
         slack: seconds after the deadline that we wait for the node's own word.
         caller: the node that calls.
         runs: how often a request whose method is idempotent may run at most.
+        series: gives what counts a request, by its path; default: nothing does.
     """
 
     def __init__(
@@ -296,7 +315,9 @@ class NodeTransport:
         slack: float,
         caller: str,
         runs: int = ANY_RUNS,
+        series: Callable[[bytes], CallSeries | None] = lambda path: None,
     ) -> None:
+        self._series = series
         self.loop_thread = loop_thread
         self.node = node
         self.lanes = dict(lanes)
@@ -356,6 +377,7 @@ class NodeTransport:
             upload,
             bodiless=request.method == "HEAD",
             write_timeout=timeouts.get("write"),
+            series=self._series(target.partition(b"?")[0]),
         )
 
     def start(self, exchange: HttpExchange, request: httpx.Request, *, threaded: bool) -> None:

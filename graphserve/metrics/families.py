@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from graphserve.metrics.layout import CALL, REQUEST, SeriesKind
+from graphserve.metrics.layout import BATCH_SIZE, BATCH_WAIT, CALL, REQUEST, SeriesKind
 
 NANOSECONDS = 1_000_000_000  # in a second
 
@@ -52,4 +52,131 @@ CALL_DURATION = Family(
     NANOSECONDS,
 )
 
-FAMILIES = (REQUEST_DURATION, CALL_DURATION)
+IN_FLIGHT = Family(
+    "graphserve_in_flight", "gauge", "Calls that the workers of a node execute now.", ("service",)
+)
+SLOTS = Family(
+    "graphserve_slots",
+    "gauge",
+    "Calls that the ready workers of a node execute at once at most, of APIs that are limited.",
+    ("service",),
+)
+QUEUE_LENGTH = Family(
+    "graphserve_queue_length",
+    "gauge",
+    "Calls to a node that were sent and are not executed yet.",
+    ("service",),
+)
+QUEUE_LIMIT = Family(
+    "graphserve_queue_limit", "gauge", "Calls that may wait for a node.", ("service",)
+)
+WORKERS = Family("graphserve_workers", "gauge", "Workers in each state.", ("service", "state"))
+RESTARTS = Family(
+    "graphserve_worker_restarts_total",
+    "counter",
+    "Workers that were replaced though nobody asked for it.",
+    ("service", "reason"),
+)
+START_SECONDS = Family(
+    "graphserve_worker_start_seconds",
+    "gauge",
+    "How long each phase of the start took of the worker that is in a slot now.",
+    ("service", "slot", "phase"),
+)
+RETRIES_TOTAL = Family(
+    "graphserve_retries_total",
+    "counter",
+    "Calls that were sent again, since their worker was lost or had no memory for them.",
+    ("caller", "service", "api"),
+)
+SHED_TOTAL = Family(
+    "graphserve_shed_total",
+    "counter",
+    "Calls that a worker refused before it began them.",
+    ("service", "reason"),
+)
+ABANDONED_TOTAL = Family(
+    "graphserve_abandoned_total",
+    "counter",
+    "Calls that ran on after whoever made them had gone.",
+    ("service",),
+)
+STREAM_ITEMS_TOTAL = Family(
+    "graphserve_stream_items_total",
+    "counter",
+    "Items of streams that were made.",
+    ("service", "api"),
+)
+BATCH_SIZES = Family(
+    "graphserve_batch_size",
+    "histogram",
+    "Items that one execution of a batched API has got.",
+    ("service", "api"),
+    BATCH_SIZE,
+)
+BATCH_WAIT_SECONDS = Family(
+    "graphserve_batch_wait_seconds",
+    "histogram",
+    "How long batches were collected, from their first call to their execution.",
+    ("service", "api"),
+    BATCH_WAIT,
+    NANOSECONDS,
+)
+LOOP_LAG = Family(
+    "graphserve_loop_lag_seconds",
+    "gauge",
+    "How late the event loop of a worker was at its last beat, or is now if that is overdue.",
+    ("service", "slot"),
+)
+SHARED_MEMORY = Family(
+    "graphserve_shared_memory_bytes",
+    "gauge",
+    "Shared memory that a worker holds for large arrays.",
+    ("service", "slot"),
+)
+BUILD_INFO = Family(
+    "graphserve_build_info", "gauge", "The versions that run; always 1.", ("version", "python")
+)
+CPU_SECONDS = Family(
+    "process_cpu_seconds_total",
+    "counter",
+    "CPU time of the workers of a slot.",
+    ("service", "slot"),
+)
+RESIDENT_MEMORY = Family(
+    "process_resident_memory_bytes", "gauge", "Resident memory of a slot.", ("service", "slot")
+)
+OPEN_FDS = Family(
+    "process_open_fds", "gauge", "Descriptors that a slot has open.", ("service", "slot")
+)
+START_TIME = Family(
+    "process_start_time_seconds",
+    "gauge",
+    "When the worker of a slot was started, seconds since 1970.",
+    ("service", "slot"),
+)
+
+FAMILIES = (
+    REQUEST_DURATION,
+    CALL_DURATION,
+    RETRIES_TOTAL,
+    IN_FLIGHT,
+    SLOTS,
+    QUEUE_LENGTH,
+    QUEUE_LIMIT,
+    BATCH_SIZES,
+    BATCH_WAIT_SECONDS,
+    STREAM_ITEMS_TOTAL,
+    SHED_TOTAL,
+    ABANDONED_TOTAL,
+    WORKERS,
+    RESTARTS,
+    START_SECONDS,
+    LOOP_LAG,
+    SHARED_MEMORY,
+    CPU_SECONDS,
+    RESIDENT_MEMORY,
+    OPEN_FDS,
+    START_TIME,
+    BUILD_INFO,
+)

@@ -8,11 +8,24 @@ has ended, as cancelled (a call: its caller is gone), or with `LOST` (a request:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from graphserve.graph.plan import ApiPlan
-from graphserve.metrics.families import CALL_DURATION, REQUEST_DURATION, Family
+from graphserve.metrics.families import (
+    ABANDONED_TOTAL,
+    BATCH_SIZES,
+    BATCH_WAIT_SECONDS,
+    CALL_DURATION,
+    REQUEST_DURATION,
+    RETRIES_TOTAL,
+    SHED_TOTAL,
+    STREAM_ITEMS_TOTAL,
+    Family,
+)
 from graphserve.metrics.layout import (
+    ABANDONED,
+    BATCH_SIZE,
+    BATCH_WAIT,
     CALL,
     CALLS_BEGUN,
     CANCELLED,
@@ -22,12 +35,23 @@ from graphserve.metrics.layout import (
     OUTCOMES,
     REQUEST,
     REQUESTS_BEGUN,
+    RETRIES,
+    SHED,
+    SHED_REASONS,
+    STREAM_ITEMS,
     Layout,
     SeriesKind,
     series_in,
 )
 
 ELSE = "*"  # a label: all that has no label of its own
+
+# of each API of the worker's own node
+_OF_APIS = {
+    STREAM_ITEMS.number: STREAM_ITEMS_TOTAL,
+    BATCH_SIZE.number: BATCH_SIZES,
+    BATCH_WAIT.number: BATCH_WAIT_SECONDS,
+}
 
 Series = tuple[Family, tuple[str, ...]]
 Sums = dict[Series, list[int]]
@@ -72,10 +96,22 @@ class Counted:
             self._add_ended(CALL_DURATION, self._call(numbers), values)
         elif kind is CALLS_BEGUN:
             self.in_flight[CALL_DURATION, self._call(numbers)[:-1]] += values[0]
+        elif kind is RETRIES:
+            add(self.sums, {(RETRIES_TOTAL, self._call(numbers)[:-1]): values})
+        elif kind is SHED:
+            add(self.sums, {(SHED_TOTAL, self._own(numbers[0], SHED_REASONS)): values})
+        elif kind is ABANDONED:
+            add(self.sums, {(ABANDONED_TOTAL, (self._layout.node.name,)): values})
+        elif kind.number in _OF_APIS:
+            apis = [api.name for api in self._layout.node.apis]
+            add(self.sums, {(_OF_APIS[kind.number], self._own(numbers[0], apis)): values})
 
     def _add_ended(self, family: Family, labels: tuple[str, ...], values: list[int]) -> None:
         add(self.sums, {(family, labels): values})
         self.in_flight[family, labels[:-1]] -= sum(values[:-1])
+
+    def _own(self, number: int, names: Sequence[str]) -> tuple[str, ...]:
+        return self._layout.node.name, names[number] if number < len(names) else ELSE
 
     def _request(self, numbers: Numbers) -> tuple[str, ...]:
         route, method, status = numbers

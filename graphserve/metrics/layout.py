@@ -27,8 +27,12 @@ SIZE_AT = 1  # words in all
 MEANING_AT = 2  # `Layout.meaning`
 END_AT = 3  # words in use
 UNPLACED_AT = 4  # series that found no room, and are counted under `OTHER`
+BEAT_AT = 5  # when the loop's last beat was, of which there is one a second; CLOCK_MONOTONIC, ns
+LAG_AT = 6  # nanoseconds that it was late
+SHARED_MEMORY_AT = 7  # bytes that it holds for large arrays
 FIRST = 8  # of the words of series
 
+SECOND = 1_000_000_000  # nanoseconds
 WORD = 8  # bytes
 PAGE = 4096  # bytes
 LARGEST = 64 * 1024  # bytes of one memory
@@ -42,11 +46,18 @@ SECONDS = tuple(
     )
 )  # fmt: skip
 
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)  # items of a batch
+
 OTHER = 0xFFFF  # in a key: what the Plan has no number for, or what found no room
 
 # How a call has ended, as its caller saw it.
 OK, ERROR, UNAVAILABLE, DEADLINE, CANCELLED = range(5)
 OUTCOMES = ("ok", "error", "unavailable", "deadline", "cancelled")
+
+# Why a call was not begun: most of its kind come to a full queue below; its deadline is too near;
+# the event loop is late; it has killed workers.
+THROTTLED, LATE, BEHIND, QUARANTINED = range(4)
+SHED_REASONS = ("throttled", "late", "behind", "quarantined")
 
 # Two that are no status of HTTP, since nobody is told one: the client has left (proxies log this
 # number too), or the worker has ended that had the request.
@@ -83,7 +94,24 @@ REQUESTS_BEGUN = SeriesKind(2)
 CALL = SeriesKind(3, SECONDS)
 CALLS_BEGUN = SeriesKind(4)
 
-KINDS = {kind.number: kind for kind in (REQUEST, REQUESTS_BEGUN, CALL, CALLS_BEGUN)}
+# How often a call was sent again: edge, API.
+RETRIES = SeriesKind(5)
+# By the number of the API: items of streams; items of an execution, and how long a batch was
+# collected.
+STREAM_ITEMS = SeriesKind(6)
+BATCH_SIZE = SeriesKind(7, SIZES)
+BATCH_WAIT = SeriesKind(8, SECONDS)
+# Calls that were not begun: why. Calls that ran on though nobody waited for them any more.
+SHED = SeriesKind(9)
+ABANDONED = SeriesKind(10)
+
+KINDS = {
+    kind.number: kind
+    for kind in (
+        REQUEST, REQUESTS_BEGUN, CALL, CALLS_BEGUN, RETRIES, STREAM_ITEMS, BATCH_SIZE, BATCH_WAIT,
+        SHED, ABANDONED,
+    )
+}  # fmt: skip
 
 # words that are kept for series of `OTHER`, one of each kind
 SPARE = sum(kind.size + 1 for kind in KINDS.values())
@@ -126,7 +154,10 @@ class Layout:
         """Return how many words its memory has."""
         histogram = CALL.size + 1
         series = (len(self.routes) + 1) * (_STATUSES * histogram + 2) if self.at_port else 0
-        series += sum(len(apis) for _, apis in self.edges) * (_OUTCOMES * histogram + 2)
+        series += sum(len(apis) for _, apis in self.edges) * (_OUTCOMES * histogram + 2 + 2)
+        series += len(self.node.apis) * (STREAM_ITEMS.size + 1)
+        series += len(self.node.batched) * (BATCH_SIZE.size + BATCH_WAIT.size + 2)
+        series += 2 * (len(SHED_REASONS) + 1)
         size = (FIRST + series + SPARE) * WORD
         return min(-(-size // PAGE) * PAGE, LARGEST) // WORD
 

@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from bisect import bisect_left
 
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.metrics.layout import (
+    BEAT_AT,
     CALL,
     CALLS_BEGUN,
     END_AT,
     FORMAT,
     FORMAT_AT,
+    LAG_AT,
     MEANING_AT,
     METHODS,
     OTHER,
     REQUEST,
     REQUESTS_BEGUN,
+    RETRIES,
+    SECOND,
     SECONDS,
+    SHARED_MEMORY_AT,
     SIZE_AT,
     SPARE,
     UNPLACED_AT,
@@ -116,6 +122,27 @@ class Recorder:
         words[self.other(begins)] += 1
         return None
 
+    def counter(self, kind: SeriesKind, *key: int) -> CounterSeries:
+        """Return what counts one thing."""
+        return CounterSeries(self, kind, *key)
+
+    def histogram(self, kind: SeriesKind, *key: int) -> HistogramSeries:
+        """Return what counts how large things are."""
+        return HistogramSeries(self, kind, *key)
+
+    def beat(self, shared_memory: int) -> None:
+        """Note that the loop turns, which it says once a second.
+
+        Args:
+            shared_memory: bytes that this process holds for large arrays.
+        """
+        words = self.words
+        now = time.monotonic_ns()
+        before = words[BEAT_AT]
+        words[LAG_AT] = max(0, now - before - SECOND) if before else 0
+        words[BEAT_AT] = now
+        words[SHARED_MEMORY_AT] = shared_memory
+
     def calls(self, edge: int, api: int) -> CallSeries:
         """Return what counts the calls by an edge to an API, each by its number in the Plan."""
         return CallSeries(self, edge, api)
@@ -144,6 +171,37 @@ class Recorder:
         return routes.index(path) if path in routes else OTHER
 
 
+class CounterSeries:
+    """Counts one thing."""
+
+    __slots__ = ("_at", "_words")
+
+    def __init__(self, recorder: Recorder, kind: SeriesKind, *key: int) -> None:
+        self._words = recorder.words
+        self._at = recorder.place(kind, *key)
+
+    def add(self, number: int = 1) -> None:
+        """Count so many more."""
+        self._words[self._at] += number
+
+
+class HistogramSeries:
+    """Counts how large things are."""
+
+    __slots__ = ("_at", "_bounds", "_words")
+
+    def __init__(self, recorder: Recorder, kind: SeriesKind, *key: int) -> None:
+        self._words = recorder.words
+        self._at = recorder.place(kind, *key)
+        self._bounds = kind.bounds
+
+    def observe(self, value: int) -> None:
+        """Count one that is so large."""
+        words = self._words
+        words[self._at + bisect_left(self._bounds, value)] += 1
+        words[self._at + len(self._bounds) + 1] += value
+
+
 class CallSeries:
     """Counts the calls by one edge to one API, at their caller.
 
@@ -153,7 +211,7 @@ class CallSeries:
         api: the number of the API.
     """
 
-    __slots__ = ("_api", "_begun", "_edge", "_places", "_recorder", "_words")
+    __slots__ = ("_api", "_begun", "_edge", "_places", "_recorder", "_retries", "_words")
 
     def __init__(self, recorder: Recorder, edge: int, api: int) -> None:
         self._recorder = recorder
@@ -161,11 +219,18 @@ class CallSeries:
         self._api = api
         self._words = recorder.words
         self._begun = recorder.place(CALLS_BEGUN, edge, api)
+        self._retries = 0  # where they are counted, once there was one
         self._places: dict[int, int] = {}  # by outcome
 
     def begin(self) -> None:
         """Count a call that is sent; `end` follows, once."""
         self._words[self._begun] += 1
+
+    def retry(self) -> None:
+        """Count that a call is sent again."""
+        if not self._retries:
+            self._retries = self._recorder.place(RETRIES, self._edge, self._api)
+        self._words[self._retries] += 1
 
     def end(self, outcome: int, nanoseconds: int) -> None:
         """Count how a call has ended, and how long it took."""

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
-from graphserve.call.clients import Clients, codecs, slack_to
+from graphserve.call.clients import Clients, SeriesOf, codecs, slack_to
 from graphserve.call.context import shortest
 from graphserve.call.remote import DependencyApi, RemoteApi, TypedClient
 from graphserve.declare.dependency import dependencies
@@ -238,7 +238,7 @@ class _Graph:
     def _class(self, node: NodePlan) -> type:
         return self.implementations[node.name][0]
 
-    def _http(self, node: NodePlan, edge: EdgePlan, caller: str) -> HttpClient:
+    def _http(self, node: NodePlan, edge: EdgePlan, caller: str, series: SeriesOf) -> HttpClient:
         from graphserve.run.local_http import client  # brings httpx, which brings click and rich
 
         return client(self.nodes[node.name], edge, caller)

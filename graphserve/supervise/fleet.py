@@ -16,7 +16,6 @@ from graphserve.config import Secrets
 from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan, Plan
 from graphserve.loop.periodic import Periodic
-from graphserve.metrics.labels import Sums
 from graphserve.supervise.counts import GraphCounts
 from graphserve.supervise.events import EventKind, NodeState, Observer, State, happened
 from graphserve.supervise.fallback_process import FallbackProcess
@@ -185,7 +184,7 @@ class Fleet:
 
     def marks(self) -> list[tuple[int, str]]:
         """Return the pid and the mark of each process."""
-        return [(worker.pid, worker.process.env[MARK_VARIABLE]) for worker in self._processes()]
+        return [(worker.pid, worker.process.env[MARK_VARIABLE]) for worker in self.processes()]
 
     def watch_start(self, plan: Plan, extra: Mapping[str, str], secrets: Secrets) -> None:
         """Have a fallback server answer who waits at the port for long while the graph starts.
@@ -358,7 +357,7 @@ class Fleet:
             node.check_pulse()
 
     def _send_beats(self) -> None:
-        for worker in self._processes():
+        for worker in self.processes():
             # it would only wait there for one that is stopped
             if worker.channel is not None and worker.channel.taken:
                 worker.send(messages.Beat())
@@ -404,7 +403,7 @@ class Fleet:
             return []
         with self.fallback.elsewhere():
             before = self.public.renew()
-        for worker in self._processes():
+        for worker in self.processes():
             if worker.serves_public and worker.state is WorkerState.READY:
                 worker.send(messages.ServePublic(), [self.public.sock.fileno()])
         before.close()
@@ -431,16 +430,13 @@ class Fleet:
         return []
 
     def _find(self, pid: int) -> WorkerProcess | None:
-        return next((worker for worker in self._processes() if worker.pid == pid), None)
+        return next((worker for worker in self.processes() if worker.pid == pid), None)
 
     def _say_uncounted(self, level: str, message: str) -> None:
         self.observer.log(happened(EventKind.METRICS_MISSING, level, message))
 
-    def sums(self) -> Sums:
-        """Return what was counted in all processes, those that are gone included."""
-        return self.counts.sums(self._processes())
-
-    def _processes(self) -> list[WorkerProcess]:
+    def processes(self) -> list[WorkerProcess]:
+        """Return all that live: workers of whatever revision, and fallback servers."""
         return [
             *(worker for node in self.nodes for worker in node.workers),
             *self.fallback.processes,
@@ -509,7 +505,7 @@ class Fleet:
         """Tell who calls a node, and its own workers, which of its calls kill workers."""
         message = node.quarantine.message()
         if message is not None:
-            for worker in self._processes():
+            for worker in self.processes():
                 if (
                     self.nodes_of(worker.revision).get(node.plan.name) is node
                     and worker.state.listens
@@ -539,7 +535,7 @@ class Fleet:
 
     def _changed(self, node: Node) -> None:
         message = messages.Members((node.news(),))
-        for worker in self._processes():
+        for worker in self.processes():
             # Two nodes of one name may live while the graph changes: each caller hears of its own.
             hears = self.nodes_of(worker.revision).get(node.plan.name) is node
             if hears and worker.state.listens:

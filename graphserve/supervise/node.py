@@ -72,7 +72,7 @@ class Node(NodeLife):
         make_pool: MakePool = Pool,
     ) -> None:
         super().__init__()
-        self._counts = counts
+        self.counts = counts
         self.quarantine = Quarantine(self, partial(warn, self))
         self._look = look
         self._roster = roster
@@ -203,7 +203,7 @@ class Node(NodeLife):
         limit = worker.options.startup_timeout
         self._limit_start(worker, limit, "was not ready {:g} s after it began to start")
         revision = worker.revision
-        self._counts.hand_over(worker, revision.plan, revision.plan.node(self.plan.name))
+        self.counts.hand_over(worker, revision.plan, revision.plan.node(self.plan.name))
         if self._roster.descriptor >= 0:
             worker.send(messages.RosterHandover(), [self._roster.descriptor])
         worker.send(members)
@@ -445,6 +445,7 @@ class Node(NodeLife):
 
     def _kill_stuck(self, worker: WorkerProcess, words: str) -> None:
         worker.ends_for(f"a worker of {self.plan.name} {words}")
+        worker.declare_stuck()
         worker.end()
 
     def _limit_start(self, worker: WorkerProcess, limit: float, words: str) -> None:
@@ -474,7 +475,7 @@ class Node(NodeLife):
         self.say(EventKind.WORKER_KILLED, "warning", words, worker)
 
     def _died(self, worker: WorkerProcess, code: int) -> None:
-        self._counts.died(worker)
+        self.counts.died(worker)
         if not worker.message:
             worker.ends_for(f"a worker of {self.plan.name} {how_it_ended(code)}")
         replaced = worker.respawns and not self.stopping
@@ -555,6 +556,10 @@ class RestartPolicy:
         if node.phase is NodePhase.FAILED:
             pause = backoff.hopeless()
         self.count[worker.slot] += 1
+        node.counts.restarted(
+            node.plan.name,
+            "stuck" if worker.hangs else "died" if self.starts else "failed-start",
+        )
         when = f" in {pause:.1f} s" if pause else ""
         words = f"{worker.message}; replaced{when}"
         said = words, worker, worker.traceback, worker.words_field()

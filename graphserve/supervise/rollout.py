@@ -191,6 +191,7 @@ class Rollout(RolloutLife):
                 self._pause_recycling(worker, exc)
             return False
         self._backoff.recovered()
+        node.counts.restarted(node.plan.name, "recycled")
         return True
 
     def _pause_recycling(self, worker: WorkerProcess, exc: StartupError) -> None:

@@ -243,6 +243,11 @@ class MemorySender:
         self._mine.tickets = []
         return tickets
 
+    @property
+    def reserved(self) -> int:
+        """Return the bytes that its segments have together."""
+        return self._reserved
+
     def in_transit(self) -> int:
         """Return how many segments are still on their way."""
         with self._lock:

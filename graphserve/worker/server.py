@@ -37,7 +37,7 @@ from graphserve.wire.api_keys import ApiKeyCheck
 from graphserve.wire.shared_buffers import SharedMemory
 from graphserve.wire.signature import Signature
 from graphserve.worker.batch.batcher import Batcher, BatchLease
-from graphserve.worker.dispatch.executor import Executor, TimingExecutor, bind
+from graphserve.worker.dispatch.executor import Executor, bind
 from graphserve.worker.dispatch.slots import GatedListener, Permit, Slots
 from graphserve.worker.drain import finish_connections, in_flight, until
 from graphserve.worker.flight_recorder import FlightRecorder
@@ -186,13 +186,13 @@ class WorkerServer:
         self.apis = bind(node, instance.instance)
         self.recorder = FlightRecorder()
         self.address = worker_socket(run, node.id, os.getpid())
-        make_executor = TimingExecutor if plan.access_log else Executor
-        self.executor = make_executor(
+        self.executor = Executor(
             node,
             instance.threads,
             plan.depth(node.name),
             self.recorder.words,
             received_files(self.address),
+            recorder,
         )
         self.slots = Slots(node.limit)
         self.relay = Relay(node, neighbours.lanes, self.executor.guard)
@@ -230,6 +230,7 @@ class WorkerServer:
         self._resident = ResidentMemory()
         self._pulse = Periodic(
             1.0,
+            self._beat,
             self._watch_streams,
             self._refresh,
             self._sweep,
@@ -524,6 +525,10 @@ class WorkerServer:
         return application(app, self.node.name, document, self.plan.listen.root_path)
 
     # --- the way out ---
+
+    def _beat(self) -> None:
+        if self._recorder is not None:
+            self._recorder.beat(0 if self.memory is None else self.memory.sender.reserved)
 
     def _watch_streams(self) -> None:
         # The next connection would get the number of one that user code closed, and a client what

@@ -2,9 +2,12 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 
-from graphserve import Problem, RemoteError, api, depends, service
+import httpx
+
+from graphserve import Batch, Problem, RemoteError, api, depends, service
 
 
 @service(workers=2)
@@ -30,6 +33,16 @@ class Back:
             raise Problem(418, "no more")
 
     @api
+    def hold(self, until: str) -> bool:
+        while not os.path.exists(until):
+            time.sleep(0.01)
+        return True
+
+    @api(batch=Batch(max_size=8, max_wait=0.001))
+    def double(self, numbers: list[int]) -> list[int]:
+        return [2 * number for number in numbers]
+
+    @api
     def die(self) -> None:
         os._exit(7)
 
@@ -38,6 +51,7 @@ class Back:
 class Front:
     back = depends(Back)
     hasty = depends(Back, timeout=0.05)
+    web = depends(Back, client=httpx.AsyncClient)
 
     @api
     async def add(self, numbers: list[int]) -> int:
@@ -82,6 +96,18 @@ class Front:
         except RemoteError:
             return True
         return False
+
+    @api
+    async def hold(self, until: str) -> bool:
+        return await self.back.hold(until)
+
+    @api
+    async def double(self, numbers: list[int]) -> list[int]:
+        return await self.back.double(numbers)
+
+    @api
+    async def ask(self, path: str) -> int:
+        return (await self.web.post(path, json={})).status_code
 
     @api
     def plain(self) -> int:

@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,7 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.harness import Served, alive, eventually, served
+from tests.harness import InThread, Served, alive, eventually, served
 from tests.metrics.reading import Metrics, answer, scrape
 
 REQUESTS = "http_server_request_duration_seconds_count"
@@ -64,6 +66,10 @@ def news(before: Metrics, after: Metrics, name: str, label: str, **labels: str) 
         ("sum_items", {"number": 3, "taken": 9, "fails": True}, 418, "items", {"error": 1}),
         ("items", {"number": 3}, 200, "items", {"ok": 1}),
         ("add", {"numbers": "none"}, 422, "add", {}),
+        ("double", {"numbers": [1, 2, 3]}, 200, "double", {"ok": 1}),
+        ("ask", {"path": "/fail"}, 200, "fail", {"error": 1}),
+        ("ask", {"path": "/die?x"}, 200, "die", {"error": 1}),
+        ("ask", {"path": "/nowhere"}, 200, "*", {"error": 1}),
     ],
 )
 def test_each_end_is_counted_once(
@@ -165,6 +171,132 @@ def test_nothing_is_lost_or_counted_twice_when_workers_die(counting: Counting) -
     assert news(between, after, REQUESTS, "http_response_status_code") == {"200": 1, "599": 1}
 
 
+def test_streams_and_batches_are_counted(counting: Counting) -> None:
+    before = counting.scrape()
+    assert counting.post("items", number=5).status_code == 200
+    assert counting.post("double", numbers=[1, 2, 3]).json() == [2, 4, 6]
+    after = counting.scrape()
+    items = news(before, after, "graphserve_stream_items_total", "service")
+    assert items == {"Back": 5, "Front": 5}
+    for name, number in (("size_count", 1), ("size_sum", 3), ("wait_seconds_count", 1)):
+        found = news(before, after, f"graphserve_batch_{name}", "service", api="double")
+        assert found == {"Back": number}
+
+
+def test_use_stands_beside_its_limits(counting: Counting, tmp_path: Path) -> None:
+    now = counting.scrape()
+    assert now.by("graphserve_slots", "service")["Back"] == 2
+    assert now.by("graphserve_queue_limit", "service") == {"Back": 1024, "Front": 1024}
+    assert now.by("graphserve_in_flight", "service") == {}
+    until = tmp_path / "until"
+    held = [InThread(lambda: counting.graph.client().post("/hold", json={"until": str(until)})) for _ in range(5)]  # fmt: skip
+    wanted = {"Back": 2, "Front": 5}, {"Back": 3}
+    eventually(
+        lambda: (
+            (
+                (now := counting.scrape()).by("graphserve_in_flight", "service"),
+                now.by("graphserve_queue_length", "service"),
+            )
+            == wanted
+        )
+    )
+    until.touch()
+    assert all(each.answer().status_code == 200 for each in held)
+    now = counting.scrape()
+    assert now.by("graphserve_in_flight", "service") == {}
+    assert now.by("graphserve_queue_length", "service") == {}
+
+
+def test_workers_are_counted_by_state_and_restarts_by_reason(counting: Counting) -> None:
+    before = counting.scrape()
+    assert before.by("graphserve_workers", "state", service="Back") == {"ready": 2}
+    (pid, _) = counting.graph.workers("n0")
+    os.kill(pid, signal.SIGKILL)
+    after = eventually(
+        lambda: now
+        if (now := counting.scrape()).by("graphserve_workers", "state", service="Back") == {"ready": 2}
+        and news(before, now, "graphserve_worker_restarts_total", "service")
+        else None
+    )  # fmt: skip
+    restarts = news(before, after, "graphserve_worker_restarts_total", "reason", service="Back")
+    assert restarts == {"died": 1}
+    phases = after.by("graphserve_worker_start_seconds", "phase", service="Front")
+    assert {"import", "init", "port"} <= set(phases)
+    for name in ("process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"):
+        slots = {
+            (labels["service"], labels["slot"])
+            for each, labels, value in after.samples if each == name and value > 0
+        }  # fmt: skip
+        assert slots - {("Front", "fallback")} == {
+            ("Back", "0"),
+            ("Back", "1"),
+            ("Front", "0"),
+            ("supervisor", ""),
+        }
+    spent = after.by("process_cpu_seconds_total", "service")
+    assert spent["Back"] >= before.by("process_cpu_seconds_total", "service")["Back"]
+
+
+def test_a_worker_that_is_stopped_is_told_of(counting: Counting) -> None:
+    (pid,) = counting.graph.workers("n1")
+    requests = counting.scrape().by(REQUESTS, "http_route")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        now = eventually(
+            lambda: now
+            if (now := counting.scrape()).by("graphserve_loop_lag_seconds", "service").get("Front", 0) > 1
+            else None
+        )  # fmt: skip
+        assert now.by(REQUESTS, "http_route") == requests
+        assert now.by("graphserve_workers", "state", service="Front") == {"ready": 1}
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    eventually(
+        lambda: counting.scrape().by("graphserve_loop_lag_seconds", "service").get("Front", 0) < 1
+    )
+
+
+@pytest.mark.slow
+def test_under_load_every_answer_is_counted_while_workers_are_killed(counting: Counting) -> None:
+    before = counting.scrape()
+    answers, lost = Counter[str](), Counter[str]()
+    over = threading.Event()
+
+    def call() -> None:
+        client = counting.graph.client()
+        while not over.is_set():
+            try:
+                answers[str(client.post("/add", json={"numbers": [1]}).status_code)] += 1
+            except httpx.TransportError as exc:
+                lost[type(exc).__name__] += 1
+
+    callers = [InThread(call) for _ in range(8)]
+    for node in ("n0", "n0", "n1", "n0"):
+        served = answers["200"]
+        eventually(lambda served=served: answers["200"] > served + 50)
+        os.kill(counting.graph.workers(node)[0], signal.SIGKILL)
+    served = answers["200"]
+    eventually(lambda: answers["200"] > served + 50)
+    over.set()
+    for each in callers:
+        each.answer()
+    after = counting.scrape()
+    found = news(before, after, REQUESTS, "http_response_status_code", http_route="/add")
+    unanswered = found.pop("599", 0) + found.pop("499", 0)
+    assert found == dict(answers)
+    assert unanswered <= lost.total() <= 8
+    assert after.by("graphserve_in_flight", "service") == {}
+    calls = news(before, after, CALLS, "outcome", api="add")
+    # (of a request that was lost with its worker, the call may have ended)
+    assert answers["200"] <= calls["ok"] <= answers["200"] + lost.total()
+    assert calls.get("error", 0) == answers.get("502", 0)
+    assert all(
+        after.total(name, **labels) >= value
+        for name, labels, value in before.samples
+        if name.endswith(("_total", "_count", "_bucket", "_sum"))
+    )
+
+
 def test_both_formats_are_answered(counting: Counting) -> None:
     plain = answer(counting.run_dir)
     assert plain.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
@@ -177,7 +309,9 @@ def test_both_formats_are_answered(counting: Counting) -> None:
 def test_the_command_prints_the_same(counting: Counting) -> None:
     command = [sys.executable, "-m", "graphserve", "metrics", "--run-dir", str(counting.run_dir)]
     printed = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert printed.stdout == counting.scrape().text
+    assert Metrics(printed.stdout).by(REQUESTS, "http_route") == counting.scrape().by(
+        REQUESTS, "http_route"
+    )
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="there is no promtool")

@@ -10,6 +10,7 @@ Runs in the supervisor.
     queries   what the query of a request says
     stacks    where workers are, as `GET /stack` asks them by signals
     events    what happened lately, as `GET /events` asks for it
+    metrics   what `GET /metrics` answers, of what workers count and the fleet knows
     status    the JSON of `/ps` and `/status`, read from the fleet
 
 A request is read by `http.read`, `ControlApi.answer` finds its path, and what it asks for is done

@@ -28,6 +28,7 @@ from graphserve.supervise.control.http import (
     UnixHttpServer,
 )
 from graphserve.supervise.control.logs import LogReaders
+from graphserve.supervise.control.metrics import exposed
 from graphserve.supervise.control.queries import read_query
 from graphserve.supervise.control.stacks import stack_rows
 from graphserve.supervise.control.status import (
@@ -37,13 +38,13 @@ from graphserve.supervise.control.status import (
     overall_state,
     worker_rows,
 )
-from graphserve.supervise.counts import exposed
 from graphserve.supervise.event_ring import EventRing
 from graphserve.supervise.events import log_of
 from graphserve.supervise.fleet import Fleet
 from graphserve.supervise.log_ring import LogRing
 from graphserve.supervise.operations import OperationRefused, Operations
 from graphserve.supervise.process.sockets import PublicSocket
+from graphserve.supervise.process.worker_process import Usage
 from graphserve.supervise.rollout import Progress
 from graphserve.supervise.signals import Signals
 from graphserve.supervise.states import GraphPhase
@@ -104,6 +105,7 @@ class ControlApi:
         self._url = supervisor.public.url
         self._began = time.monotonic()
         self._asking = asyncio.Lock()
+        self._usage = Usage(os.getpid())
         self._log_readers = LogReaders(
             supervisor.log_ring, lambda: [node.plan.name for node in supervisor.fleet.nodes]
         )
@@ -157,7 +159,7 @@ class ControlApi:
         response.json(status)
 
     async def _metrics(self, request: ControlRequest, response: ControlResponse) -> None:
-        response.whole(*exposed(self._supervisor.fleet.sums(), request.accept))
+        response.whole(*exposed(self._supervisor.fleet, self._usage, request.accept))
 
     async def _events(self, request: ControlRequest, response: ControlResponse) -> None:
         await self._event_readers.answer(request.query, response)

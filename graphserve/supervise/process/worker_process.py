@@ -113,6 +113,7 @@ class WorkerProcess(WorkerLife):
         self.page = WorkerPage()  # what it executes
         # where it counts; a fallback server that goes on with the Plan does so in a second one
         self.counts: list[SlotMemory] = []
+        self.hangs = False  # whether it is killed for that
         self.reported = asyncio.Event()  # since it was asked
         # of max_requests: workers that began together are replaced apart
         self.quota = random.uniform(1.0, 1.1)
@@ -166,6 +167,10 @@ class WorkerProcess(WorkerLife):
         """Note that its instance is entered, and is warmed up until it says that it is ready."""
         self.warms_up = True
         self.timing.warming = asyncio.get_running_loop().time()
+
+    def declare_stuck(self) -> None:
+        """Note that it is killed since it hangs."""
+        self.hangs = True
 
     def open_port(self, public: int) -> None:
         """Have it accept at the public port; it takes calls when it says that it listens."""
@@ -251,6 +256,11 @@ class WorkerProcess(WorkerLife):
         """
         words = "" if self.traceback else self.last_words()[-LONGEST_LAST_WORDS:]
         return {"last_words": words} if words else {}
+
+
+def slot_of(process: WorkerProcess) -> tuple[str, str]:
+    """Return the service and the slot that a process is counted under."""
+    return process.node, str(process.slot) if process.slot >= 0 else "fallback"
 
 
 async def gone(workers: Iterable[WorkerProcess]) -> None:
@@ -455,11 +465,16 @@ SPAN = 1.0  # seconds that a share of CPU is measured over; it may be up to twic
 class Usage:
     """What one process uses of the machine, from proc(5); all zero once it is gone.
 
+    `since` is when it was first looked at, in seconds since 1970.
+
     Args:
         pid: the process.
     """
 
     def __init__(self, pid: int) -> None:
+        self.since = time.time()
+        self._most = 0.0  # seconds of CPU that it was seen to have used
+        self._descriptors = f"/proc/{pid}/fd"
         self._stat = f"/proc/{pid}/stat"
         self._statm = f"/proc/{pid}/statm"
         begin = (time.monotonic(), 0.0)
@@ -477,6 +492,23 @@ class Usage:
         then, used = self._before
         return round(max(0.0, self._seconds() - used) / max(now - then, 1e-3) * 100, 1)
 
+    def seconds(self) -> float:
+        """Seconds of CPU that it has used; once it is gone, what was last seen."""
+        return max(self._most, self._seconds())
+
+    def take_seconds(self) -> float:
+        """Return them for the last time: from now on, there are none."""
+        seconds = self._most
+        self._most = 0.0
+        return seconds
+
+    def descriptors(self) -> int:
+        """Return the number of its descriptors."""
+        try:
+            return len(os.listdir(self._descriptors))
+        except OSError:
+            return 0
+
     def memory(self) -> int:
         """Bytes of resident memory."""
         try:
@@ -489,6 +521,7 @@ class Usage:
         try:
             with open(self._stat) as file:
                 fields = file.read().rpartition(")")[2].split()
-            return (int(fields[11]) + int(fields[12])) / TICK  # utime, stime
+            self._most = (int(fields[11]) + int(fields[12])) / TICK  # utime, stime
+            return self._most
         except (OSError, IndexError):
             return 0.0

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -19,6 +20,7 @@ from typing import Protocol
 from graphserve.call.context import CallContext
 from graphserve.call.request import new_request_id
 from graphserve.errors import DeadlineExceeded
+from graphserve.metrics.layout import BATCH_SIZE, BATCH_WAIT
 from graphserve.system.rundir.paths import batch_lease_file
 from graphserve.worker.batch import joining
 from graphserve.worker.batch.batched_call import BatchedCall, Gathered
@@ -51,6 +53,7 @@ class OpenBatch:
     size: int = 0
     expected: int = 0  # connections that were accepted for it and have not sent their call yet
     timer: asyncio.TimerHandle | None = None
+    since_ns: int = 0  # when its first call joined, by CLOCK_MONOTONIC
 
 
 class _Callers:
@@ -108,6 +111,9 @@ class Batcher:
         self.collecting: OpenBatch | None = None
         self.waiting: list[BatchedCall] = []
         self._lease = lease
+        recorder, number = executor.recorder, api.index
+        self._sizes = None if recorder is None else recorder.histogram(BATCH_SIZE, number)
+        self._waits = None if recorder is None else recorder.histogram(BATCH_WAIT, number)
 
     @property
     def room(self) -> int:
@@ -216,6 +222,8 @@ class Batcher:
         batch = self.collecting
         assert batch is not None
         call.on_leave = self._left
+        if not batch.calls:
+            batch.since_ns = time.monotonic_ns()
         batch.calls.append(call)
         batch.size += call.size
         if batch.size >= self.limits.max_size:
@@ -260,6 +268,8 @@ class Batcher:
         self.leave_lease_if_idle()
         if batch.timer is not None:
             batch.timer.cancel()
+        if self._waits is not None:
+            self._waits.observe(time.monotonic_ns() - batch.since_ns)
         self.on_change()
         groups: dict[object, list[BatchedCall]] = {}
         for call in batch.calls:
@@ -286,6 +296,8 @@ class Batcher:
 
     def _execute(self, part: BatchPart, gathered: Gathered, then: Callable[[], None]) -> None:
         sizes = [stop - start for _, start, stop in part]
+        if self._sizes is not None:
+            self._sizes.observe(sum(sizes))
         name = f"{self.executor.node.name}.{self.api.plan.name}"
 
         def ended(result: object, error: BaseException | None) -> None:

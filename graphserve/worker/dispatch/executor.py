@@ -26,6 +26,8 @@ from graphserve.graph.plan import ApiPlan, NodePlan
 from graphserve.isolation import forked
 from graphserve.loop.eager import Eager
 from graphserve.loop.timers import Timer, timers_of
+from graphserve.metrics.layout import ABANDONED, SHED
+from graphserve.metrics.recorder import CounterSeries, Recorder
 from graphserve.system.worker_pages import DEADLINE, EXECUTING
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, accept_format
 from graphserve.wire.costs.bounds import LARGE_BODY
@@ -138,12 +140,14 @@ class Executor:
         shared: what the supervisor reads (`system/worker_pages.py`): the latest deadline of what
             is executed (never too early, exact when nothing is), and how many calls are.
         files: the folder for files that are received; default: the temporary one.
+        recorder: counts what becomes of them; None: nothing does.
     """
 
     def __init__(
         self, node: NodePlan, threads: ThreadPoolExecutor, depth: int | None = None,
-        shared: memoryview[int] | None = None, files: str = "",
+        shared: memoryview[int] | None = None, files: str = "", recorder: Recorder | None = None,
     ) -> None:  # fmt: skip
+        self.recorder = recorder
         self.node = node
         self._files = files
         self.threads = threads
@@ -156,7 +160,8 @@ class Executor:
         self.lag_limit = LoopLagLimit(self.loop, lambda: len(self.executing))
         self.executed = 0
         self.eager = Eager(self.loop)
-        self.abandoned = AbandonedCalls(self.loop, self.executing)
+        counter = None if recorder is None else recorder.counter(ABANDONED)
+        self.abandoned = AbandonedCalls(self.loop, self.executing, counter)
 
     @property
     def decoders(self) -> ThreadPoolExecutor:
@@ -174,6 +179,11 @@ class Executor:
         import tempfile
 
         return CallFolder(self._files or tempfile.gettempdir())
+
+    def shed(self, reason: int) -> None:
+        """Count a call that is not begun, and why."""
+        if self.recorder is not None:
+            self.recorder.counter(SHED, reason).add()
 
     def register(self, execution: Running) -> None:
         """Count a call as executed from now on."""
@@ -236,19 +246,6 @@ class Executor:
         self.register(execution)
         execution.start(api, arguments, at_once)
         return execution
-
-
-class TimingExecutor(Executor):
-    """An executor that notes when each call began, for the access log."""
-
-    def register(self, execution: Running) -> None:
-        """Count a call as executed from now on."""
-        now = time.perf_counter()
-        context = execution.context
-        context.begun = now
-        for own, _ in context.callers or ():  # of a batch
-            own.begun = now
-        super().register(execution)
 
 
 class Execution:
@@ -468,9 +465,16 @@ class AbandonedCalls:
     Args:
         loop: the loop that they run on.
         executing: what is executed; a call that has ended is not in there any more.
+        counter: counts those that ran on; None: nothing does.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, executing: Collection[Running]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        executing: Collection[Running],
+        counter: CounterSeries | None = None,
+    ) -> None:
+        self._counter = counter
         self._loop = loop
         self._executing = executing
         # when it is looked at, and the call
@@ -502,7 +506,10 @@ class AbandonedCalls:
             return
         if turns:
             self._loop.call_soon(self._count_if_running, execution, turns - 1)
-        elif execution.in_thread:
+            return
+        if self._counter is not None:
+            self._counter.add()
+        if execution.in_thread:
             self.ran_on_sync += 1
         else:
             self.ran_on_async += 1

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from graphserve.call.context import CallContext
 from graphserve.errors import Unavailable
+from graphserve.metrics.layout import BEHIND, LATE, THROTTLED
 from graphserve.worker.dispatch.executor import BoundApi, Executor
 from graphserve.worker.dispatch.slots import Permit, Slots
 
@@ -33,15 +34,22 @@ def refusal(
         throttle: of the API, at the public listener.
     """
     if throttle is not None and throttle.active and (refused := throttle.refusal()) is not None:
+        executor.shed(THROTTLED)
         return refused
+    refused = None
     if api.plan.lane == "pooled":
         lag = executor.lag_limit
         if not lag.late and len(executor.executing) < lag.limit:
             return None
-        return _behind(api, executor, context)
-    if permit.held and api.latency is not None:
-        return _hopeless(api, executor, permit.slots, context)
-    return None
+        if (refused := _behind(api, executor, context)) is not None:
+            executor.shed(BEHIND)
+    elif (
+        permit.held
+        and api.latency is not None
+        and (refused := _hopeless(api, executor, permit.slots, context)) is not None
+    ):
+        executor.shed(LATE)
+    return refused
 
 
 def _behind(api: BoundApi, executor: Executor, context: CallContext) -> Unavailable | None:

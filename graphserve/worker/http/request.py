@@ -14,7 +14,7 @@ from typing import Protocol
 from graphserve.call.context import CallContext, earliest, shortest
 from graphserve.call.request_head import Address, RequestHead, pack_fields
 from graphserve.errors import CallError, InvalidArguments
-from graphserve.metrics.layout import CLIENT_LEFT
+from graphserve.metrics.layout import CLIENT_LEFT, QUARANTINED
 from graphserve.metrics.recorder import RequestSeries
 from graphserve.wire.codec import Format, content_format
 from graphserve.wire.exceptions import MalformedBody
@@ -123,6 +123,7 @@ class HttpRequest(AnswerableRequest):
         "_limit",
         "_problem",
         "_relay",
+        "length",
         "media_type",
         "query",
         "sink",
@@ -160,6 +161,7 @@ class HttpRequest(AnswerableRequest):
         self._body: list[bytes | bytearray] | None = None
         self._format: Format | None = None
         self._problem: CallError | None = None
+        self.length = 0
         self.query = b""
         self.media_type = b""
         self._form_file: FormFile | None = None  # what the API reads of the form that its body is
@@ -181,7 +183,6 @@ class HttpRequest(AnswerableRequest):
         self._noted_body: bytes | None = None
         self.lost = False
         self.response_complete = False
-        self.length = 0
         self._files: FilesOfCall | None = None
 
     # --- reading ---
@@ -191,7 +192,6 @@ class HttpRequest(AnswerableRequest):
         `checked`.
         """
         context = self.context
-        self.length = len(body)
         self._format = _TYPED
         self._accept = _CHECKED if checked else _TYPED
         if self._api.signature.stream:
@@ -429,6 +429,7 @@ class HttpRequest(AnswerableRequest):
                 and self._files is None
                 and (killer := suspicions.refusal(self._fingerprint(body))) is not None
             ):
+                listener.executor.shed(QUARANTINED)
                 self.refuse(killer)
             elif (
                 refused := refusal(listener.executor, permit, api, self.context, self._throttle)

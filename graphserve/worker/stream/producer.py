@@ -21,6 +21,7 @@ from graphserve.call.context import CallContext, current
 from graphserve.declare.typed import Stream
 from graphserve.errors import DeadlineExceeded
 from graphserve.isolation import forked
+from graphserve.metrics.layout import STREAM_ITEMS
 from graphserve.worker.dispatch.executor import BoundApi, Executor, name_of, raise_contained
 
 LONGEST_TURN = 0.0005  # seconds that a generator may yield items without letting the loop send them
@@ -88,6 +89,9 @@ class StreamExecution:
         self._items: deque[bytes] = deque()  # of a generator in a thread
         self._room = threading.Semaphore(BUFFERED_ITEMS)
         self._wanted = False
+        # what counts its items, if something does
+        recorder = executor.recorder
+        self._made = None if recorder is None else recorder.counter(STREAM_ITEMS, api.index)
         self._born = 0  # how often this process had been forked when the API began
 
     def start(self, arguments: dict[str, object]) -> None:
@@ -236,6 +240,9 @@ class StreamExecution:
             forked.leave(name_of(self._api.method), None)
 
     def _extend_deadline(self) -> None:
+        """Have as much time for the next item as the first one had; this one is counted."""
+        if self._made is not None:
+            self._made.add()
         if self._patience is not None:
             self.context.deadline_ns = time.monotonic_ns() + int(self._patience * 1e9)
 
