@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import cached_property, lru_cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
 from graphserve.call.context import shortest
-from graphserve.call.exchange import ANY_RUNS, Lane, RequestT, TypedLane
-from graphserve.call.lanes.pooled import PooledLane
-from graphserve.call.lanes.queue import QueueLane
-from graphserve.call.membership import Membership
+from graphserve.call.exchange import RequestT, TypedLane
+from graphserve.call.lanes.of_process import URL_SLACK, SeriesOf, optional_lane, slack_to
 from graphserve.call.memory_sharing import Sharing
 from graphserve.call.remote import (
     DecodeResult,
@@ -23,135 +20,20 @@ from graphserve.call.remote import (
     RemoteApi,
     TypedClient,
 )
-from graphserve.call.retry_budget import RetryBudget
 from graphserve.graph.importer import Target, load
-from graphserve.graph.plan import URL_LEVELS, ApiPlan, EdgePlan, NodePlan, Plan
+from graphserve.graph.plan import ApiPlan, EdgePlan, NodePlan, Plan
 from graphserve.loop.loop_thread import LoopThread
 from graphserve.metrics.layout import OTHER
 from graphserve.metrics.recorder import CallSeries, Recorder
-from graphserve.system.rundir.paths import batch_sockets, queue_socket
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, UntypedCodec
 from graphserve.wire.extensions import from_elsewhere
 from graphserve.wire.media.files import is_slow
-from graphserve.wire.shared_buffers import SharedMemory
 from graphserve.wire.signature import Signature
 from graphserve.wire.url_arguments import as_query, method_of, url_writer
 
 if TYPE_CHECKING:
-    import httpx
-
     from graphserve.call.fetched import FetchedFiles
-
-    HttpClient = httpx.AsyncClient | httpx.Client
-
-# seconds that a caller waits past the deadline for each level below it to speak first
-HOP_SLACK = 0.006
-URL_SLACK = HOP_SLACK * URL_LEVELS
-
-
-def slack_to(plan: Plan, node: str) -> float:
-    """Return the seconds that a caller of a node waits past the deadline."""
-    return HOP_SLACK * (plan.depth(node) + 1)
-
-
-SeriesOf = Callable[[bytes], CallSeries | None]  # what counts a request, by its path
-
-
-class Lanes:
-    """Makes the lanes of a process, each once, and shares them among all edges to its node.
-
-    Args:
-        plan: the graph.
-        run: the run folder.
-        membership: what is known about the nodes.
-        memory: of this process; None sends everything by the socket.
-    """
-
-    def __init__(
-        self, plan: Plan, run: Path, membership: Membership, memory: SharedMemory | None = None
-    ) -> None:
-        self.plan = plan
-        self.run = run
-        self.membership = membership
-        self.memory = memory
-        self._sharing: dict[str, Sharing] = {}
-        self._made: dict[tuple[str, str], QueueLane | PooledLane] = {}
-        self._retry_budgets: dict[str, RetryBudget] = {}
-
-    def to(self, node: NodePlan, api: ApiPlan | None) -> QueueLane | PooledLane:
-        """Return the lane to an API of a node; the pooled one without an API."""
-        sharing = self.sharing(node)  # before its lanes: it hears first who is there
-        if api is None or api.lane == "pooled":
-            return self._once(node.name, "pooled", lambda: self._pooled(node, sharing))
-        batched = batch_sockets(self.run, node.id, node.batched)
-        path = batched.get(api.name) or queue_socket(self.run, node.id)
-
-        def made() -> QueueLane:
-            return QueueLane(self.membership, node.name, path, self._retry_budget(node), sharing)
-
-        return self._once(node.name, path, made)
-
-    def sharing(self, node: NodePlan) -> Sharing | None:
-        """Return what is known of sharing memory with a node; None if none is shared."""
-        if self.memory is not None and node.name not in self._sharing:
-            self._sharing[node.name] = Sharing(self.memory, self.membership, node.name)
-        return self._sharing.get(node.name)
-
-    def http_client(
-        self, node: NodePlan, edge: EdgePlan, caller: str, series: SeriesOf
-    ) -> HttpClient:
-        """Make the httpx client for an edge to a node; `series` counts a request by its path."""
-        from graphserve.call import httpx_transport  # brings httpx, which brings click and rich
-
-        def lane_to(api: ApiPlan | None) -> Lane[bytes]:
-            lane = self.to(node, api)
-            if not edge.optional:
-                return lane
-            return _optional(lane, node, self.membership.has_started)
-
-        limited = {api.route.encode(): lane_to(api) for api in node.apis if api.lane == "queue"}
-        core = httpx_transport.NodeTransport(
-            LoopThread.here(),
-            node.name,
-            limited,
-            lane_to(None),
-            edge.timeout,
-            slack_to(self.plan, node.name),
-            caller,
-            edge.attempts or ANY_RUNS,
-            series,
-        )
-        make = (
-            httpx_transport.async_client
-            if edge.client == "httpx.AsyncClient"
-            else httpx_transport.sync_client
-        )
-        return make(core)
-
-    def _pooled(self, node: NodePlan, sharing: Sharing | None) -> PooledLane:
-        return PooledLane(
-            self.membership,
-            node.name,
-            node.options.queue,
-            self.plan.inner_keep_alive,
-            self._retry_budget(node),
-            sharing,
-        )
-
-    def _retry_budget(self, node: NodePlan) -> RetryBudget:
-        if node.name not in self._retry_budgets:
-            self._retry_budgets[node.name] = retry_budget = RetryBudget(
-                partial(self.membership.tell_killed, node.name)
-            )
-            self.membership.watch_suspicions(node.name, retry_budget.on_suspicions)
-        return self._retry_budgets[node.name]
-
-    def _once(
-        self, node: str, kind: str, make: Callable[[], QueueLane | PooledLane]
-    ) -> QueueLane | PooledLane:
-        if (node, kind) not in self._made:
-            self._made[node, kind] = make()
-        return self._made[node, kind]
+    from graphserve.call.lanes.of_process import HttpClient
 
 
 class ClientMapping(Mapping[str, "TypedClient | HttpClient"]):
@@ -181,15 +63,6 @@ class ClientMapping(Mapping[str, "TypedClient | HttpClient"]):
 
     def __repr__(self) -> str:
         return f"<{self._name}: {', '.join(self._clients)}>"
-
-
-def _optional(
-    lane: TypedLane[RequestT], node: NodePlan, has_started: Callable[[str], bool]
-) -> TypedLane[RequestT]:
-    """Return a lane that refuses calls until the node has started."""
-    from graphserve.call.lanes.optional import OptionalLane  # few graphs need it
-
-    return OptionalLane(lane, node.name, has_started)
 
 
 def _written(edge: EdgePlan) -> str:
@@ -303,7 +176,7 @@ class Clients(Generic[RequestT]):
 
     def _lane_of(self, edge: EdgePlan, node: NodePlan, api: ApiPlan) -> TypedLane[RequestT]:
         lane = self.lane_to(node, api)
-        return _optional(lane, node, self._has_started) if edge.optional else lane
+        return optional_lane(lane, node, self._has_started) if edge.optional else lane
 
     def _files_of(self, api: ApiPlan) -> FetchedFiles | None:
         return None if api.files is None else self._fetched

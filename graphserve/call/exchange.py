@@ -26,7 +26,8 @@ from graphserve.loop.shield import shielded
 from graphserve.loop.timers import Timer, set_timer
 from graphserve.metrics.layout import CANCELLED, DEADLINE, ERROR, OK, UNAVAILABLE
 from graphserve.metrics.recorder import CallSeries
-from graphserve.wire.headers import ARGUMENTS_UNREAD, Headers
+from graphserve.wire import problem
+from graphserve.wire.headers import ARGUMENTS_UNREAD, ERROR_KIND, Headers
 from graphserve.wire.shared_buffers import Ticket, done
 from graphserve.wire.trust import PEER, PUBLIC
 
@@ -573,3 +574,9 @@ class TypedExchange(Exchange[RequestT]):
 
     __slots__ = ()
     trust = PEER
+
+
+def error_of(status: int, headers: Headers, body: bytes, node: str) -> CallError:
+    """Return the error that an answer of a node stands for."""
+    named = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
+    return problem.decode(status, named.get(ERROR_KIND.decode()), body, named, node)

@@ -26,10 +26,10 @@ from graphserve.call.exchange import (
     ANY_RUNS,
     Lane,
     NotSent,
+    error_of,
 )
 from graphserve.call.lanes.url import carrying
 from graphserve.call.pieces import PiecewiseExchange, wake
-from graphserve.call.remote import error_of
 from graphserve.call.request import with_travellers
 from graphserve.call.upload import ThreadUpload, Upload
 from graphserve.errors import CallError, DeadlineExceeded, RemoteError, Unavailable

@@ -26,6 +26,7 @@ from graphserve.call.exchange import (
     ResultLost,
     TypedExchange,
     TypedLane,
+    error_of,
 )
 from graphserve.call.lanes.encoding import EncodedCall, EncodingLane
 from graphserve.call.memory_sharing import Sharing
@@ -41,9 +42,8 @@ from graphserve.loop.reply import Reply
 from graphserve.loop.shield import shielded
 from graphserve.metrics.recorder import CallSeries
 from graphserve.system.frozen import dataclass
-from graphserve.wire import problem
 from graphserve.wire.exceptions import ErrorDetail, Unsendable
-from graphserve.wire.headers import ERROR_KIND, FILES, Headers
+from graphserve.wire.headers import FILES, Headers
 from graphserve.wire.media.kinds import packs_quickly
 from graphserve.wire.shared_buffers import UnreadableMemory, done
 from graphserve.wire.validation_errors import error_detail
@@ -553,9 +553,3 @@ class RemoteCall(NotAResult, Call[object], Generic[RequestT]):
             self.cancel()
         elif not (self._misused or reply.cancelled()) and reply.exception() is not None:
             misuse.warn(f"a call to {self._name} failed and nobody looked: {reply.exception()}")
-
-
-def error_of(status: int, headers: Headers, body: bytes, node: str) -> CallError:
-    """Return the error that an answer of a node stands for."""
-    named = {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
-    return problem.decode(status, named.get(ERROR_KIND.decode()), body, named, node)

@@ -16,8 +16,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypedDict
 
-from graphserve.call.clients import public_codecs, slack_to
+from graphserve.call.clients import public_codecs
 from graphserve.call.fetched import FetchedFiles
+from graphserve.call.lanes.of_process import slack_to
 from graphserve.call.lanes.url import UrlLane, own_client
 from graphserve.call.remote import DependencyApi, RemoteApi, TypedClient
 from graphserve.graph.builder import resolve_here

@@ -13,8 +13,9 @@ from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
-from graphserve.call.clients import Clients, SeriesOf, codecs, slack_to
+from graphserve.call.clients import Clients, codecs
 from graphserve.call.context import shortest
+from graphserve.call.lanes.of_process import SeriesOf, slack_to
 from graphserve.call.remote import DependencyApi, RemoteApi, TypedClient
 from graphserve.declare.dependency import dependencies
 from graphserve.errors import StartupError
@@ -25,7 +26,7 @@ from graphserve.run.contain import Contained
 from graphserve.run.local_node import LocalNode
 
 if TYPE_CHECKING:
-    from graphserve.call.clients import HttpClient
+    from graphserve.call.lanes.of_process import HttpClient
     from graphserve.run.local_sockets import LocalSockets
     from graphserve.worker.http.asgi import Receive, Send
 

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Coroutine
 from typing import TYPE_CHECKING
 
 from graphserve.call import httpx_transport
-from graphserve.call.clients import slack_to
 from graphserve.call.context import CallContext, earliest, shortest
 from graphserve.call.exchange import Exchange
+from graphserve.call.lanes.of_process import slack_to
 from graphserve.call.request import new_request_id
 from graphserve.call.request_head import NOBODY, RequestHead
 from graphserve.errors import CallError
@@ -45,7 +45,7 @@ from graphserve.worker.pages.health import Health
 from graphserve.worker.stream.form_body import begin_form
 
 if TYPE_CHECKING:
-    from graphserve.call.clients import HttpClient
+    from graphserve.call.lanes.of_process import HttpClient
 
 
 def client(node: LocalNode, edge: EdgePlan, caller: str) -> HttpClient:

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from graphserve.call.clients import Lanes
+from graphserve.call.lanes.of_process import Lanes
 from graphserve.call.membership import Membership
 from graphserve.errors import Unavailable
 from graphserve.graph.plan import ApiPlan, NodePlan, Plan

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from graphserve.call.clients import Clients, Lanes
+from graphserve.call.lanes.of_process import Lanes
 from graphserve.call.membership import Membership
 from graphserve.errors import StartupError
 from graphserve.graph.plan import NodePlan, Plan
@@ -63,6 +63,7 @@ from graphserve.worker.websockets.door import SocketDoor
 from graphserve.worker.websockets.routes import SocketRoutes
 
 if TYPE_CHECKING:
+    from graphserve.call.clients import Clients
     from graphserve.worker.middleware import PortApp
     from graphserve.worker.mounts.mounts import MountedApp, Mounts
 
@@ -132,13 +133,13 @@ class Neighbours:
         membership: what is known about them.
         memory: where large values are passed; None if no memory is shared.
         lanes: the ways to them.
-        clients: what the instance calls them with.
+        clients: what the instance calls them with; None if it calls none.
     """
 
     membership: Membership
     memory: SharedMemory | None
     lanes: Lanes
-    clients: Clients[bytes]
+    clients: Clients[bytes] | None
 
 
 class WorkerServer:
@@ -285,20 +286,23 @@ class WorkerServer:
 
             pixels.keep_in_one_piece()
         lanes = Lanes(plan, run, membership, memory)
-        clients = Clients(
-            node,
-            plan,
-            lanes.to,
-            lanes.http_client,
-            sharing_with=lanes.sharing,
-            has_started=membership.has_started,
-            files=received_files(worker_socket(run, node.id, os.getpid())),
-            keys=edge_keys,
-            recorder=recorder,
-        )
-        instance = ServiceInstance(
-            node, service, threads, clients.inject, lambda: report(WarmingUp())
-        )
+        clients: Clients[bytes] | None = None
+        if node.edges:
+            from graphserve.call.clients import Clients
+
+            clients = Clients(
+                node,
+                plan,
+                lanes.to,
+                lanes.http_client,
+                sharing_with=lanes.sharing,
+                has_started=membership.has_started,
+                files=received_files(worker_socket(run, node.id, os.getpid())),
+                keys=edge_keys,
+                recorder=recorder,
+            )
+        inject = _nothing if clients is None else clients.inject
+        instance = ServiceInstance(node, service, threads, inject, lambda: report(WarmingUp()))
         await instance.start()
         neighbours = Neighbours(membership, memory, lanes, clients)
         mounts = None
@@ -376,7 +380,8 @@ class WorkerServer:
             await until(lambda: not any(listener.tasks for listener in self._listeners))
             await self._mounts.stop()
         await self._leave()
-        await self.neighbours.clients.close()
+        if self.neighbours.clients is not None:
+            await self.neighbours.clients.close()
         self._own.close()
 
     async def _leave(self) -> None:
@@ -583,6 +588,10 @@ class WorkerServer:
         await until(
             lambda: memory is None or not memory.sender.in_transit() or self.loop.time() > end
         )
+
+
+def _nothing(instance: object) -> None:
+    """Inject nothing: the node has no dependency."""
 
 
 async def _started(node: NodePlan, service: type, instance: ServiceInstance) -> Mounts:

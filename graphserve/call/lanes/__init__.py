@@ -8,6 +8,8 @@
     optional
              stands before the lane of an edge that is optional, and refuses calls as long as the
              node was never ready
+    of_process
+             makes those of a process, each once
     url      httpx, to a service that is no node of this graph
     encoding
              stands before any of these where the arguments take long to write: a thread does it

@@ -20,9 +20,8 @@ from typing import Any
 import httpx
 
 from graphserve.call.context import CallContext, current, earliest
-from graphserve.call.exchange import Compose, Exchange
+from graphserve.call.exchange import Compose, Exchange, error_of
 from graphserve.call.fetched import FULL, FetchedFiles, WrittenFile, name_of, write_file
-from graphserve.call.remote import error_of
 from graphserve.call.request import accepted, with_forwarded
 from graphserve.declare.addresses import credentials
 from graphserve.declare.routes import BODILESS

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NotRequired, Protocol, TypedDict
 
-from graphserve.call.remote import error_of
+from graphserve.call.exchange import error_of
 from graphserve.call.suspicions import Suspicions
 from graphserve.errors import CallError, RemoteError
 from graphserve.graph.plan import ListenPlan, Plan

@@ -13,8 +13,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
-from graphserve.call.clients import Lanes
 from graphserve.call.exchange import ANY_RUNS, Exchange, Lane
+from graphserve.call.lanes.of_process import Lanes
 from graphserve.call.request import trail, travels
 from graphserve.call.request_head import Fields
 from graphserve.graph.plan import NodePlan
