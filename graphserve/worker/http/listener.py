@@ -166,6 +166,8 @@ class Listener:
         self.throttles: dict[str, AdaptiveThrottle] = {}
         self._innermost = app
         self.recorder: Recorder | None = None
+        # what counts the requests that nearly all are: with POST, by the number of the API
+        self.posts: dict[int, RequestSeries] = {}
         self.count_in(recorder)
         self.serve(apis, executor, responder, relay, tree, cors)
         self.fast_parser = None if responder.public else FastParser(responder.node, apis.values())
@@ -180,6 +182,7 @@ class Listener:
     def count_in(self, recorder: Recorder | None) -> None:
         """Count requests with this from now on."""
         self.recorder = recorder
+        self.posts = {}
 
     def counted(self, method: bytes, route: int = OTHER) -> RequestSeries | None:
         """Return what counts a request, which begins now; None: nothing does.
@@ -191,6 +194,8 @@ class Listener:
         if self.recorder is None:
             return None
         series = self.recorder.requests(route, method)
+        if method == b"POST" and route != OTHER:
+            self.posts[route] = series
         series.begin()
         return series
 

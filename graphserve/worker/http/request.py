@@ -151,10 +151,14 @@ class HttpRequest(AnswerableRequest):
         self.http_1_0 = http_1_0
         self.started = time.perf_counter()
         self._api = api
-        self.series: RequestSeries | None = None
+        series: RequestSeries | None = None
         if listener.recorder is not None and not listener.middleware:
-            method = b"POST" if routed is None else b"HEAD" if routed.head else routed.method
-            self.series = listener.counted(method, api.index)
+            if routed is None and (series := listener.posts.get(api.index)) is not None:
+                series.begin()
+            else:
+                method = b"POST" if routed is None else b"HEAD" if routed.head else routed.method
+                series = listener.counted(method, api.index)
+        self.series = series
         # what is read of it
         self._is_next = is_next
         self._limit = listener.max_body_size
