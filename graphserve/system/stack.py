@@ -27,7 +27,8 @@ SIGNAL = getattr(signal, "SIGRTMAX", signal.SIGUSR2)
 ASK = SIGNAL - 1
 ASK_IN_C = SIGNAL - 2
 # The name of the memory that it writes to, and its descriptor behind that: no other file has it.
-MEMORY_NAME = "graphserve-stack-"
+# (no value that is sent lies there: those segments are `graphserve`)
+MEMORY_NAME = "stack-of-graphserve-"
 WRITE_TIMEOUT = 1.0  # seconds that a process has to write its stack and to end, before it is killed
 _THREAD = re.compile(r"(Current t|T)hread 0x[0-9a-f]+.* \(most recent call first\):$")
 _FRAME = re.compile(r'  File "(?P<file>.+)", line (?P<line>\d+) in (?P<name>.+)$')

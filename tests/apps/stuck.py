@@ -76,7 +76,7 @@ class Stuck:
         """As daemons do; the records of the log go with it."""
         for name in os.listdir("/proc/self/fd"):
             with contextlib.suppress(OSError):
-                if "graphserve-stack" in os.readlink(f"/proc/self/fd/{name}"):
+                if "stack-of-graphserve" in os.readlink(f"/proc/self/fd/{name}"):
                     os.close(int(name))
 
     @api
