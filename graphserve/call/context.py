@@ -82,6 +82,7 @@ class CallContext:
         forwarded: the headers of the entry's request that travel down, packed.
         callers: in a batch, each caller's own context, and how many items are its own.
         files: the folder of the files that services have answered it with, if any has.
+        sent_ns: when it was sent to the queue of the node, by CLOCK_MONOTONIC; 0: it was not.
     """
 
     request_id: bytes = b""
@@ -103,6 +104,7 @@ class CallContext:
     forwarded: bytes | None = field(default=None, init=False)
     callers: list[tuple[CallContext, int]] | None = field(default=None, init=False)
     files: CallFolder | None = field(default=None, init=False)
+    sent_ns: int = field(default=0, init=False)
 
     def seconds_left(self) -> float | None:
         """Return the seconds until the deadline, negative when it has passed; None without one."""

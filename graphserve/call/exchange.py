@@ -525,7 +525,9 @@ class Exchange(Generic[RequestT]):
         self, error: BaseException | None, result: object = None, *, at_once: bool = False
     ) -> None:
         if self.began_ns and self.series is not None:
-            outcome = self._outcome(error, result)
+            # (most are results: asking how they ended would cost a call)
+            plain = error is None and not self.streams
+            outcome = OK if plain else self._outcome(error, result)
             self.series.end(outcome, time.monotonic_ns() - self.began_ns)
         self._end()
         if self.reply.done():

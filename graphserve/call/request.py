@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import itertools
 import os
+import time
 from collections.abc import Callable, Collection
 
 from graphserve.call.context import CallContext, traced, travellers
@@ -22,6 +23,7 @@ from graphserve.wire.headers import (
     FORWARDED,
     PRINCIPAL,
     REQUEST_ID,
+    SENT,
     TRACEPARENT,
     TRACESTATE,
 )
@@ -32,6 +34,7 @@ _CALLER_LINE = CALLER + b": %s\r\n"
 _CONTENT_TYPE_LINE = CONTENT_TYPE + b": %s\r\n"
 _REQUEST_ID_LINE = REQUEST_ID + b": %s\r\n"
 _DEADLINE_LINE = DEADLINE + b": %d\r\n"
+_SENT_LINE = SENT + b": %d\r\n"
 _TRACEPARENT_LINE = TRACEPARENT + b": %s\r\n"
 _TRACESTATE_LINE = TRACESTATE + b": %s\r\n"
 _BAGGAGE_LINE = BAGGAGE + b": %s\r\n"
@@ -47,6 +50,7 @@ def composer(
     *,
     checked: bool = False,
     caller: str = "",
+    timed: bool = False,
 ) -> Callable[[CallContext | None, int | None, bytes], bytes]:
     """Return a function that makes whole requests to one API; the head is prepared here, once.
 
@@ -57,6 +61,7 @@ def composer(
             stays open.
         checked: whether the service checks the result, since the caller cannot.
         caller: the node that calls; empty for a program that is no node.
+        timed: whether requests say when they were made, since they may wait in a queue.
     """
     line = _line(api, trust)
     rest = _rest(api, node, trust is None, checked)
@@ -65,7 +70,7 @@ def composer(
     chunked = rest + said + _CONTENT_TYPE_LINE % Format.RAW.value + CHUNKED
 
     def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> bytes:
-        return head + trail(context, deadline_ns, body)
+        return head + trail(context, deadline_ns, body, timed=timed)
 
     def compose_upload(context: CallContext | None, deadline_ns: int | None, query: bytes) -> bytes:
         return line + b"?" + query + chunked + travels(context, deadline_ns) + b"\r\n"
@@ -103,9 +108,14 @@ def _rest(api: ApiPlan, node: str, keep: bool, checked: bool) -> bytes:
     return b" HTTP/1.1\r\nhost: %s\r\naccept: %s\r\n%s" % (node.encode(), accept, close)
 
 
-def trail(context: CallContext | None, deadline_ns: int | None, body: bytes) -> bytes:
+def trail(
+    context: CallContext | None, deadline_ns: int | None, body: bytes, *, timed: bool = False
+) -> bytes:
     """Return the end of a request: what travels with every call, the length, the body."""
-    return _END % (travels(context, deadline_ns), len(body), body)
+    head = travels(context, deadline_ns)
+    if timed:
+        head += _SENT_LINE % time.monotonic_ns()
+    return _END % (head, len(body), body)
 
 
 def travels(context: CallContext | None, deadline_ns: int | None) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from graphserve.metrics.layout import BATCH_SIZE, BATCH_WAIT, CALL, REQUEST, SeriesKind
+from graphserve.metrics.layout import BATCH_SIZE, BATCH_WAIT, CALL, QUEUE, REQUEST, SeriesKind
 
 NANOSECONDS = 1_000_000_000  # in a second
 
@@ -52,6 +52,14 @@ CALL_DURATION = Family(
     NANOSECONDS,
 )
 
+QUEUE_SECONDS = Family(
+    "graphserve_queue_seconds",
+    "histogram",
+    "How long calls waited in the queue of a node until a worker took them.",
+    ("service", "api"),
+    QUEUE,
+    NANOSECONDS,
+)
 IN_FLIGHT = Family(
     "graphserve_in_flight", "gauge", "Calls that the workers of a node execute now.", ("service",)
 )
@@ -160,6 +168,7 @@ FAMILIES = (
     REQUEST_DURATION,
     CALL_DURATION,
     RETRIES_TOTAL,
+    QUEUE_SECONDS,
     IN_FLIGHT,
     SLOTS,
     QUEUE_LENGTH,

@@ -16,6 +16,7 @@ from graphserve.metrics.families import (
     BATCH_SIZES,
     BATCH_WAIT_SECONDS,
     CALL_DURATION,
+    QUEUE_SECONDS,
     REQUEST_DURATION,
     RETRIES_TOTAL,
     SHED_TOTAL,
@@ -33,6 +34,7 @@ from graphserve.metrics.layout import (
     METHODS,
     OTHER,
     OUTCOMES,
+    QUEUE,
     REQUEST,
     REQUESTS_BEGUN,
     RETRIES,
@@ -51,6 +53,7 @@ _OF_APIS = {
     STREAM_ITEMS.number: STREAM_ITEMS_TOTAL,
     BATCH_SIZE.number: BATCH_SIZES,
     BATCH_WAIT.number: BATCH_WAIT_SECONDS,
+    QUEUE.number: QUEUE_SECONDS,
 }
 
 Series = tuple[Family, tuple[str, ...]]

@@ -104,12 +104,14 @@ BATCH_WAIT = SeriesKind(8, SECONDS)
 # Calls that were not begun: why. Calls that ran on though nobody waited for them any more.
 SHED = SeriesKind(9)
 ABANDONED = SeriesKind(10)
+# By the number of the API: how long a call waited in the node's queue.
+QUEUE = SeriesKind(11, SECONDS)
 
 KINDS = {
     kind.number: kind
     for kind in (
         REQUEST, REQUESTS_BEGUN, CALL, CALLS_BEGUN, RETRIES, STREAM_ITEMS, BATCH_SIZE, BATCH_WAIT,
-        SHED, ABANDONED,
+        SHED, ABANDONED, QUEUE,
     )
 }  # fmt: skip
 
@@ -156,6 +158,7 @@ class Layout:
         series = (len(self.routes) + 1) * (_STATUSES * histogram + 2) if self.at_port else 0
         series += sum(len(apis) for _, apis in self.edges) * (_OUTCOMES * histogram + 2 + 2)
         series += len(self.node.apis) * (STREAM_ITEMS.size + 1)
+        series += sum(api.lane == "queue" for api in self.node.apis) * (QUEUE.size + 1)
         series += len(self.node.batched) * (BATCH_SIZE.size + BATCH_WAIT.size + 2)
         series += 2 * (len(SHED_REASONS) + 1)
         size = (FIRST + series + SPARE) * WORD

@@ -45,6 +45,8 @@ BAGGAGE = b"baggage"
 # Only processes of the graph send these to each other; a public listener drops them.
 INTERNAL_PREFIX = b"x-graphserve-"
 DEADLINE = b"x-graphserve-deadline"  # absolute CLOCK_MONOTONIC, nanoseconds
+# when it was sent, CLOCK_MONOTONIC in nanoseconds: of a call that may wait in the node's queue
+SENT = b"x-graphserve-sent"
 ERROR_KIND = b"x-graphserve-error"  # which CallError the body of a response is
 # how a client is answered whose call was passed on to this worker
 ANSWER = b"x-graphserve-answer"

@@ -168,6 +168,7 @@ def memory_files(pid: int) -> list[str]:
 def test_internal_headers_do_not_count(post: Post) -> None:
     for headers in (
         {"x-graphserve-deadline": "1"}, {"x-graphserve-deadline": "none"}, {"x-graphserve-public": "0"},
+        {"x-graphserve-sent": "1"}, {"x-graphserve-sent": "none"},
         {"x-graphserve-peer": "1"}, {"x-graphserve-error": "problem"},
     ):  # fmt: skip
         assert post("/pid", json={}, headers=headers).status_code == 200

@@ -208,9 +208,14 @@ def test_use_stands_beside_its_limits(counting: Counting, tmp_path: Path) -> Non
             == wanted
         )
     )
+    queued = counting.scrape()
     until.touch()
     assert all(each.answer().status_code == 200 for each in held)
     eventually(counting.rests)  # (an answer is sent before its slot is free)
+    after = counting.scrape()
+    waited = news(queued, after, "graphserve_queue_seconds_count", "service", api="hold")
+    assert waited == {"Back": 3}
+    assert after.total("graphserve_queue_seconds_count", service="Back", api="hold") == 5
 
 
 def test_workers_are_counted_by_state_and_restarts_by_reason(counting: Counting) -> None:

@@ -70,7 +70,9 @@ class Lanes:
         path = batched.get(api.name) or queue_socket(self.run, node.id)
 
         def made() -> QueueLane:
-            return QueueLane(self.membership, node.name, path, self._retry_budget(node), sharing)
+            retry_budget = self._retry_budget(node)
+            timed = self.plan.metrics
+            return QueueLane(self.membership, node.name, path, retry_budget, sharing, timed=timed)
 
         return self._once(node.name, path, made)
 

@@ -43,8 +43,11 @@ class QueueLane(NodeLane):
         path: str,
         retry_budget: RetryBudget,
         sharing: Sharing | None = None,
+        *,
+        timed: bool = False,
     ) -> None:
         super().__init__(membership, node, retry_budget, sharing)
+        self._timed = timed
         self.path = path
         self.waiting: set[Exchange[bytes]] = set()
         self._readers = poller(self.loop)
@@ -57,10 +60,14 @@ class QueueLane(NodeLane):
     def composer(self, api: ApiPlan, *, checked: bool, caller: str) -> Compose[bytes]:
         """Return a function that makes requests to one API, in the form that this lane sends."""
         sharing = self._sharing
-        by_socket = composer(api, self.node, PEER_BY_SOCKET, checked=checked, caller=caller)
+        by_socket = composer(
+            api, self.node, PEER_BY_SOCKET, checked=checked, caller=caller, timed=self._timed
+        )
         if sharing is None:
             return by_socket
-        by_memory = composer(api, self.node, PEER, checked=checked, caller=caller)
+        by_memory = composer(
+            api, self.node, PEER, checked=checked, caller=caller, timed=self._timed
+        )
 
         def compose(context: CallContext | None, deadline_ns: int | None, body: bytes) -> bytes:
             return (by_memory if sharing.can_read_results else by_socket)(

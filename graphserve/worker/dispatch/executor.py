@@ -26,8 +26,8 @@ from graphserve.graph.plan import ApiPlan, NodePlan
 from graphserve.isolation import forked
 from graphserve.loop.eager import Eager
 from graphserve.loop.timers import Timer, timers_of
-from graphserve.metrics.layout import ABANDONED, SHED
-from graphserve.metrics.recorder import CounterSeries, Recorder
+from graphserve.metrics.layout import ABANDONED, QUEUE, SHED
+from graphserve.metrics.recorder import CounterSeries, HistogramSeries, Recorder
 from graphserve.system.worker_pages import DEADLINE, EXECUTING
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, accept_format
 from graphserve.wire.costs.bounds import LARGE_BODY
@@ -148,6 +148,7 @@ class Executor:
         shared: memoryview[int] | None = None, files: str = "", recorder: Recorder | None = None,
     ) -> None:  # fmt: skip
         self.recorder = recorder
+        self._queues: dict[int, HistogramSeries] = {}  # by the number of the API
         self.node = node
         self._files = files
         self.threads = threads
@@ -184,6 +185,21 @@ class Executor:
         """Count a call that is not begun, and why."""
         if self.recorder is not None:
             self.recorder.counter(SHED, reason).add()
+
+    def taken(self, api: int, sent_ns: int) -> None:
+        """Count how long a call was in the node's queue that this worker takes now.
+
+        Args:
+            api: its number.
+            sent_ns: when it was sent, by CLOCK_MONOTONIC.
+        """
+        if self.recorder is None:
+            return
+        series = self._queues.get(api)
+        if series is None:
+            series = self.recorder.histogram(QUEUE, api)
+            self._queues[api] = series
+        series.observe(max(0, time.monotonic_ns() - sent_ns))
 
     def register(self, execution: Running) -> None:
         """Count a call as executed from now on."""

@@ -25,6 +25,7 @@ from graphserve.worker.dispatch.executor import BoundApi
 
 ID = headers.REQUEST_ID + b": "
 DEADLINE = headers.DEADLINE + b": "
+SENT = headers.SENT + b": "
 PARENT = headers.TRACEPARENT + b": "
 STATE = headers.TRACESTATE + b": "
 BAGGAGE = headers.BAGGAGE + b": "
@@ -103,6 +104,11 @@ class FastParser:
                 if not digits.isdigit() or len(digits) > MOST_DIGITS:
                     return None
                 length = int(digits)
+            elif line.startswith(SENT):
+                digits = line[len(SENT) :]
+                if not digits.isdigit() or len(digits) > MOST_DIGITS:
+                    return None
+                context.sent_ns = int(digits)
             elif line.startswith(PARENT):
                 context.traceparent = line[len(PARENT) :]
             elif line.startswith(STATE):

@@ -34,6 +34,7 @@ from graphserve.wire.headers import (
     MOST_DIGITS,
     PRINCIPAL,
     REQUEST_ID,
+    SENT,
     TIMEOUT,
     TRACEPARENT,
     TRACESTATE,
@@ -68,6 +69,7 @@ _TOLD = frozenset(
         EXPECT,
         CONTENT_ENCODING,
         DEADLINE,
+        SENT,
         CALLER,
         FORWARDED,
         HEAD,
@@ -137,6 +139,8 @@ class RequestHeaders:
                 self.coding = self.coding or (b"" if value.lower() == b"identity" else value)
             elif trust.hop and name == DEADLINE:
                 context.deadline_ns = number("X-Graphserve-Deadline", value)
+            elif trust.hop and name == SENT:
+                context.sent_ns = number("X-Graphserve-Sent", value)
             elif trust.hop and name == FORWARDED:
                 context.forwarded = value
             elif trust.hop and name == PRINCIPAL:

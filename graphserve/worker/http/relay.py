@@ -107,7 +107,8 @@ class Relay:
             kind = request.media_type
             if request.query:
                 target += b"?" + request.query
-        end = trail(context, context.deadline_ns, body)
+        timed = api.plan.lane == "queue" and self.lanes.plan.metrics
+        end = trail(context, context.deadline_ns, body, timed=timed)
         if api.plan.input_stream is not None:
             target = api.plan.route.encode() + b"?" + request.query
             kind = request.media_type or Format.RAW.value

@@ -422,6 +422,8 @@ class HttpRequest(AnswerableRequest):
                 body = whole(self.routed.method, kind, self.query, body)
                 self._format = _BY_URL
                 self.media_type = b""
+            if self.context.sent_ns:
+                listener.executor.taken(api.index, self.context.sent_ns)
             permit = connection.permit
             if (permit.slot or permit.batcher is not None) and connection.caller_left():  # (`held`)
                 connection.transport.close()
