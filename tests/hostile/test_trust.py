@@ -162,7 +162,7 @@ def test_large_results_come_whole_and_keep_no_memory(
 def memory_files(pid: int) -> list[str]:
     """What a process has in shared memory of its own."""
     links = (os.readlink(path) for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink())
-    return [link for link in links if link.startswith("/memfd:graphserve")]
+    return [link for link in links if link.startswith("/memfd:graphserve ")]
 
 
 def test_internal_headers_do_not_count(post: Post) -> None:
