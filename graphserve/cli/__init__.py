@@ -75,6 +75,8 @@ class Commands(click.Group):
             return None
         where = "operate" if cmd_name in IN_OPERATE else cmd_name
         module = importlib.import_module(f"graphserve.cli.{where}")
+        if cmd_name in WITH_GRAPH:
+            gc.enable()  # some of these go on for days, as `logs --follow` does
         command: click.Command = getattr(module, cmd_name)
         return command
 
@@ -142,7 +144,8 @@ def script() -> NoReturn:
     """Run the command as a process of its own,
     and end without the interpreter's own tidying, which takes time.
 
-    Most commands end soon, and leave no garbage worth collecting; the supervisor begins to collect
+    No garbage is collected while modules are imported. Commands that look at a target import more
+    when they run, and end soon; a supervisor collects from its start on
     (`child_process.begin_collecting`).
     """
     gc.disable()

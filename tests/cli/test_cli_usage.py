@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -27,6 +29,18 @@ def test_every_command_has_help(name: str) -> None:
     assert result.exit_code == 0
     assert ("[TARGET]" in result.output) == (name in WITH_TARGET)
     assert ("--run-dir" in result.output) == (name in (*WITH_GRAPH, "serve", "check"))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_who_may_go_on_for_days_collects_garbage(name: str) -> None:
+    """The supervisor does from its start on, which is after `serve` has imported it."""
+    gc.disable()  # as the command begins
+    try:
+        with click.Context(commands) as context:
+            assert commands.get_command(context, name) is not None
+        assert gc.isenabled() == (name in WITH_GRAPH)
+    finally:
+        gc.enable()
 
 
 def test_help_shows_defaults_as_they_are_written() -> None:
