@@ -131,7 +131,9 @@ def admit(array: AnyArray, wanted: Demand) -> AnyArray:
         Misfit: its dtype or shape is not what is demanded.
     """
     if array.flags.writeable:
-        array = freeze(_convert(array, wanted))
+        array = _convert(array, wanted)
+        shape = shape_of_empty(array.shape, wanted.shape)
+        array = freeze(array if shape == array.shape else array.reshape(shape).copy())
     if wanted.dtype is not None and array.dtype != wanted.dtype:
         raise Misfit(f"Expected an array of dtype {wanted.dtype}, got {array.dtype}")
     if wanted.scalar is not None and not _is_of(array.dtype, wanted.scalar):
@@ -139,6 +141,17 @@ def admit(array: AnyArray, wanted: Demand) -> AnyArray:
     if wanted.shape is not None:
         check_shape("an array", array.shape, wanted.shape)
     return array
+
+
+def shape_of_empty(
+    found: tuple[int, ...], wanted: tuple[int | None, ...] | None
+) -> tuple[int, ...]:
+    """Return the shape of an array of lists; empty ones do not say how long the axes are that are
+    behind them, so these are as long as is demanded: `[]` can be a table of two columns.
+    """
+    if wanted is None or found[-1:] != (0,):
+        return found
+    return found + tuple(n or 0 for n in wanted[len(found) :])
 
 
 def check_shape(what: str, found: tuple[int, ...], shape: tuple[int | None, ...] | None) -> None:

@@ -5,27 +5,46 @@ line.
 from __future__ import annotations
 
 import base64
+import functools
 import json
+import math
 from typing import Any
 
 import msgspec
 import schemathesis
 
-BYTES = ("audio", "image")  # the parameters of examples that are bytes
+MSGPACK = "application/msgpack"
 
 
-@schemathesis.serializer("application/msgpack")
+@schemathesis.serializer(MSGPACK)
 def write(context: Any, value: Any) -> bytes:
     """A body as msgpack."""
-    if isinstance(value, dict):
-        value = {name: _as_bytes(name, item) for name, item in value.items()}
-    return msgspec.msgpack.encode(_within_range(value))
+    operation = context.case.operation
+    said = operation.definition.raw["requestBody"]["content"][MSGPACK]["schema"]
+    return msgspec.msgpack.encode(
+        _within_range(_as_msgpack_has_it(operation.schema.raw_schema, said, value))
+    )
 
 
-def _as_bytes(name: str, item: Any) -> Any:
+def _as_msgpack_has_it(document: Any, schema: Any, item: Any) -> Any:
     # JSON Schema has no name for msgpack's bytes: what the document calls base64 is sent as what it
-    # stands for.
-    if name not in BYTES or not isinstance(item, str):
+    # stands for. So is NaN, where a number may be null.
+    if "$ref" in schema:
+        schema = functools.reduce(dict.__getitem__, schema["$ref"].split("/")[1:], document)
+    for choice in schema.get("anyOf", ()):
+        item = _as_msgpack_has_it(document, choice, item)
+    if isinstance(item, dict):
+        known = schema.get("properties", {})
+        return {
+            name: _as_msgpack_has_it(document, known.get(name, {}), each)
+            for name, each in item.items()
+        }
+    if isinstance(item, list):
+        of_each = schema.get("items", {})
+        return [_as_msgpack_has_it(document, of_each, each) for each in item]
+    if item is None and schema.get("type") == ["number", "null"]:
+        return math.nan
+    if schema.get("contentEncoding") != "base64" or not isinstance(item, str):
         return item
     try:
         return base64.b64decode(item, validate=True)

@@ -228,8 +228,9 @@ def talk(graph: Served, parts: list[bytes]) -> bytes:
         with contextlib.suppress(ConnectionError):
             for part in parts:
                 sock.sendall(part)
-            if b" 101 " in parts[0] or b"websocket" in b"".join(parts).lower():
-                sock.shutdown(socket.SHUT_WR)  # it would be waited for, as long as it is silent
+        if b"websocket" in b"".join(parts).lower():
+            with contextlib.suppress(OSError):  # it is refused already, and reset
+                sock.shutdown(socket.SHUT_WR)  # a WebSocket would wait, as long as it is silent
         with contextlib.suppress(ConnectionResetError):
             while data := sock.recv(65536):
                 received += data

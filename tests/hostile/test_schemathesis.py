@@ -89,6 +89,64 @@ def test_an_example_does_what_its_document_says(name: str, tmp_path: Path) -> No
         assert "Traceback" not in graph.text
 
 
+# No schema can say which bytes are a picture or an array, nor how many digits a duration may have; in
+# a form whatever is sent for a file is the bytes of one, and beside a file null in JSON is not NaN.
+SETTINGS = """
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "404"]
+[[operations]]
+include-path-regex = "/(turned|matrix|times)"
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", "422"]
+[[operations]]
+include-path-regex = "/form"
+[operations.checks.positive_data_acceptance]
+expected-statuses = ["2xx", "422"]
+[operations.checks.negative_data_rejection]
+expected-statuses = ["2xx", "4xx"]
+[[operations]]
+include-path-regex = "/(file|echo)"
+[operations.checks.negative_data_rejection]
+expected-statuses = ["2xx", "4xx"]
+"""
+
+
+@pytest.mark.timeout(int(MANY) * 40 + 300)
+def test_a_service_with_an_api_of_each_kind_does_what_its_document_says(tmp_path: Path) -> None:
+    (tmp_path / "schemathesis.toml").write_text(SETTINGS)
+    with served("everything:Everything") as graph:
+        with graph.client() as client:
+            raised = {"/items/{number}": {404: "There is no such item."}}
+            document = strict(client.get("/openapi.json").json(), raised)
+        check(graph.url, with_nan(document), tmp_path)
+        assert "Traceback" not in graph.text
+
+
+# where there is no JSON, and so no null
+AS_TEXT = {"parameters", "multipart/form-data", "application/x-www-form-urlencoded"}
+
+
+def with_nan(schema: Any, path: tuple[str, ...] = ()) -> Any:
+    """The document with two things said as schemathesis reads them.
+
+    A number may be NaN, which is null in JSON (docs/reference/types.md). That every number says
+    so, in what each client is generated from, helps nobody. And a tuple in an answer is a list of
+    any of its items: schemathesis 4.32 cannot read a schema with `prefixItems` there.
+    """
+    if isinstance(schema, list):
+        return [with_nan(each, path) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {
+        name: with_nan(each, (*path, name))
+        for name, each in schema.items()
+        if not (name == "prefixItems" and "responses" in path)
+    }
+    if found.get("type") == "number" and AS_TEXT.isdisjoint(path):
+        found["type"] = ["number", "null"]
+    return found
+
+
 def strict(document: dict[str, Any], raised: dict[str, dict[int, str]]) -> dict[str, Any]:
     """The document, without leave to answer with a status that it does not name."""
     for path, operations in document["paths"].items():
@@ -112,8 +170,6 @@ def check(url: str, document: dict[str, Any], folder: Path, *arguments: str) -> 
         "PYTHONPATH": str(ROOT),
         "NO_PROXY": "*",
     }
-    run = subprocess.run(
-        command, cwd=folder, env=env, capture_output=True, text=True, timeout=int(MANY) * 12 + 90
-    )
+    run = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     assert " passed" in run.stdout and "deserializers" not in run.stdout, run.stdout

@@ -296,6 +296,14 @@ def test_dates_and_times_have_their_format() -> None:
         "pair.prefixItems[1] duration", "pair.items[0] time", "pair.items[1] duration", "by_name.additionalProperties date-time", "either[0] date-time",
         "either[1].items time", "either[2].additionalProperties time",
     }  # fmt: skip
+    pair = components["Moment"]["properties"]["pair"]
+    (duration,) = [each for each in pair["prefixItems"] if each.get("format") == "duration"]
+    for text in ("P1D", "PT1H2M3S", "-P1DT2.5S", "PT0.000001S", "P1Y", "P3W", "P1M", "1", ""):
+        try:
+            taken = isinstance(msgspec.convert(text, dt.timedelta), dt.timedelta)
+        except msgspec.ValidationError:
+            taken = False
+        assert bool(re.search(duration["pattern"], text)) == taken, text
     assert set(formats(components["Reading"])) == {"takenAt date-time", "some.items date-time"}
     assert set(formats(components["Named"])) == {"prefixItems[0] date-time", "items[0] date-time"}
     assert set(formats(components["Typed"])) == {"at time"}
@@ -365,3 +373,25 @@ def test_a_form_has_files_and_text_as_they_are() -> None:
     assert properties["page"]["description"] == "the page."
     assert "words" not in form.get("encoding", {}), "its items are text"
     assert next(iter(post["responses"]["200"]["content"])) == "image/png", "what is sent unasked"
+
+
+class Repeated:
+    @api
+    async def form(self, pages: list[bytes], words: list[str], more: list[int] = []) -> None: ...  # noqa: B006
+
+    @api(method="GET")
+    async def query(self, words: list[str], more: list[int] = []) -> None: ...  # noqa: B006
+
+
+def test_a_list_that_is_needed_has_an_item_where_each_comes_by_itself() -> None:
+    """Of an empty list nothing comes in a form or in a query, and what is needed would be missing."""
+    paths = described(Repeated)["paths"]
+    content = paths["/form"]["post"]["requestBody"]["content"]
+    least = {
+        kind: {name: said.get("minItems", 0) for name, said in each["schema"]["properties"].items()}
+        for kind, each in content.items()
+    }
+    assert least["multipart/form-data"] == {"pages": 1, "words": 1, "more": 0}
+    assert least["application/json"] == {"pages": 0, "words": 0, "more": 0}
+    query = paths["/query"]["get"]["parameters"]
+    assert [each["schema"].get("minItems", 0) for each in query] == [1, 0]

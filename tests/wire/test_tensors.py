@@ -94,6 +94,8 @@ def test_arrays_of_clients() -> None:
     ):  # fmt: skip
         assert decoded(text).dtype == dtype
     assert torch.isnan(decoded(b"[null, 1]")[0])
+    exact = ArgumentsCodec(Signature.of(Service, "exact"))
+    assert exact.decode(b'{"tensor": []}', Format.JSON)["tensor"].shape == (0, 2)
     for text in (b'["a"]', b"[[1], [1, 2]]", b"null", b'{"a": 1}', b'"x"'):
         with pytest.raises(InvalidArguments) as caught:
             decoded(text)

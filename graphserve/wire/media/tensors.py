@@ -211,6 +211,7 @@ def admit(tensor: Tensor, wanted: TensorDemand) -> Tensor:
         delattr(tensor, _OF_LISTS)
         default = torch.get_default_dtype() if tensor.is_floating_point() else tensor.dtype
         tensor = _converted(tensor, wanted.dtype or default)
+        tensor = tensor.reshape(arrays.shape_of_empty(tuple(tensor.shape), wanted.shape))
     if wanted.dtype is not None and tensor.dtype != wanted.dtype:
         raise Misfit(f"Expected a tensor of dtype {_name(wanted)}, got {_name(tensor)}")
     arrays.check_shape("a tensor", tuple(tensor.shape), wanted.shape)

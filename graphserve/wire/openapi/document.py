@@ -267,6 +267,7 @@ def _request(
         texts = {n: each for n, each in schema["properties"].items() if n not in signature.files}
         # (what is neither text nor a number would be JSON in a field, which few can send)
         if all(_is_written(each, schemas.components, True) for each in texts.values()):
+            texts = {n: _repeated(each, n in required) for n, each in texts.items()}
             content[URLENCODED] = {"schema": {**schema, "properties": texts}}
     alone = signature.raw_body and [p.type for p in in_body] == [bytes]
     needed = bool(required) and not alone  # no body is an empty one
@@ -290,16 +291,18 @@ def _form(
         about = _about(parameter, described)  # not what is said of its base64
         kept = {"description": about} if about else {}
         if parameter.name not in signature.files:
-            properties[parameter.name] = said
-            if not _is_written(said, components, True):
+            if _is_written(said, components, True):
+                said = _repeated(said, parameter.required)
+            else:
                 encoding[parameter.name] = {"contentType": _JSON}
+            properties[parameter.name] = said
             continue
         types = _received(parameter)
         file = _file(*types)
         if parameter.media is not None and parameter.media.media_types:
             encoding[parameter.name] = {"contentType": ", ".join(types)}
         if not is_file(parameter.type):
-            file = {"type": "array", "items": file}
+            file = _repeated({"type": "array", "items": file}, parameter.required)
         properties[parameter.name] = file | kept
     form = {"schema": {**schema, "properties": properties}}
     return form | ({"encoding": encoding} if encoding else {})
@@ -321,8 +324,19 @@ def _url_parameter(
     # Text and numbers are written as they are, which more generators of clients can do than JSON;
     # a list is its items, one after the other.
     plain = _is_written(schema, schemas.components, True)
-    said = {"schema": schema} if plain else {"content": {_JSON: {"schema": schema}}}
+    said: Json = {"content": {_JSON: {"schema": schema}}}
+    if plain:
+        said = {"schema": _repeated(schema, parameter.required)}
     return {"name": parameter.name, "in": "query", "required": parameter.required, **said}
+
+
+def _repeated(schema: Json, required: bool) -> Json:
+    """Return the schema of what comes item by item, each under the name of the list: of an empty
+    one nothing comes, which is one that is missing.
+    """
+    if not required or schema.get("type") != "array":
+        return schema
+    return {**schema, "minItems": max(1, schema.get("minItems", 0))}
 
 
 def _is_written(schema: Json, components: Json, lists: bool) -> bool:

@@ -117,7 +117,7 @@ def _bound(value: Json, items: list[Json]) -> None:
 
 def _is_simple(schema: Json) -> bool:
     """Return whether a schema may be said twice without a second type for generators of clients."""
-    return "$ref" in schema or schema.keys() <= {"type", "format"}
+    return "$ref" in schema or schema.keys() <= {"type", "format", "pattern"}
 
 
 def _say_types(schema: Json) -> None:

@@ -1,4 +1,4 @@
-"""Adds the formats of dates and times to schemas.
+"""Adds the formats of dates and times to schemas, and which durations there are.
 
 msgspec leaves the `format` of dates and times out where a type takes values without a time zone
 too; generators of clients would make text of these. So it is put in again where it belongs.
@@ -19,6 +19,9 @@ WithFields = (
     | msgspec.inspect.NamedTupleType
     | msgspec.inspect.DataclassType
 )
+# What msgspec takes of the format `duration`, which has years, months and weeks too. (It takes a
+# fraction of what comes last, whatever that is; it writes seconds.)
+_DURATION = "^[+-]?P(?:[0-9]+D)?(?:T(?:[0-9]+H)?(?:[0-9]+M)?(?:[0-9]+(?:[.][0-9]+)?S)?)?$"
 _PREFIX = "#/components/schemas/"
 
 
@@ -49,6 +52,8 @@ class _Walk:
             self.visit(schema, info.type)
         elif type(info) in _FORMATS and schema.get("type") == "string":
             schema.setdefault("format", _FORMATS[type(info)])
+        elif isinstance(info, inspect.TimeDeltaType) and schema.get("format") == "duration":
+            schema.setdefault("pattern", _DURATION)
         elif isinstance(info, inspect.UnionType):
             self._union(schema, info)
         elif isinstance(info, (inspect.CollectionType, inspect.VarTupleType)):
@@ -96,6 +101,8 @@ def _may_be(schema: Json, info: msgspec.inspect.Type) -> bool:
             schema.get("type") == "string"
             and not {"format", "enum", "contentEncoding"} & schema.keys()
         )
+    if isinstance(info, inspect.TimeDeltaType):
+        return schema.get("format") == "duration"
     if isinstance(info, (inspect.CollectionType, inspect.VarTupleType, inspect.TupleType)):
         return schema.get("type") == "array"
     if isinstance(info, inspect.DictType):
