@@ -296,10 +296,13 @@ class RemoteError(CallError):
     executed the call.
 
     `.node` is the node that raised or died; the traceback is in the log, under `.request_id`.
+    `.remote_traceback` has it too: that of the service that was called, and below it those of the
+    services that failed for it. It is empty if the worker died, and of a service elsewhere.
     """
 
     default_status = 502
     default_title = "Bad Gateway"
+    remote_traceback: str = ""
 
 
 class Quarantined(RemoteError):

@@ -223,6 +223,7 @@ def note(
     message: str,
     cause: BaseException | None = None,
     fields: dict[str, object] | None = None,
+    trace: str | None = None,
 ) -> None:
     """Say something of our own: to the log first, then to `logging`, for handlers of the user's.
 
@@ -232,8 +233,10 @@ def note(
         message: what there is to say.
         cause: an exception, whose traceback is shown.
         fields: what else is known, such as the `request_id`.
+        trace: the traceback as it is shown in the log, if it is more than that of the cause.
     """
-    trace = formatted(cause) if cause is not None and _pipe is not None else ""
+    if trace is None:
+        trace = formatted(cause) if cause is not None and _pipe is not None else ""
     if trace.rstrip("\n") in message:  # no frame of user code is in it
         trace = ""
     write(level, message, trace, fields)

@@ -16,6 +16,7 @@ from types import TracebackType
 
 from graphserve.system.stack import is_machinery
 
+BRANCH = "└─"  # before the traceback of another service
 LONGEST = 128 * 1024  # characters; of a longer one, the middle is left out
 _OURS = (str(Path(__file__).parents[1]) + os.sep, "<frozen ")
 # What our code raises by mistake only. All else says itself what is wrong: a result that does not
@@ -76,11 +77,43 @@ def trim(exc: BaseException) -> bool:
     return found
 
 
-def shortened(text: str) -> str:
+def linked(exc: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and all that its traceback shows with it: causes, contexts, members of
+    groups.
+    """
+    waiting, seen = [exc], set[int]()
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        if isinstance(each, BaseExceptionGroup):
+            waiting += reversed(each.exceptions)
+        waiting.append(each.__cause__)
+        if not each.__suppress_context__:
+            waiting.append(each.__context__)
+
+
+def tree(trace: str, below: Sequence[str]) -> str:
+    """Return a traceback, and below it those of other services, each as a branch.
+
+    Args:
+        trace: the traceback.
+        below: each begins with a line that says which call failed, and may have branches itself.
+    """
+    parts = [trace.rstrip("\n")] if trace else []
+    for text in below:
+        first, *rest = text.rstrip("\n").split("\n")
+        parts += [f"{BRANCH} {first}", *(f"   {line}".rstrip() for line in rest)]
+    return "\n".join(parts) + "\n" if parts else ""
+
+
+def shortened(text: str, longest: int = LONGEST) -> str:
     """Return a text without its middle, if it is longer than anybody reads."""
-    if len(text) <= LONGEST:
+    if len(text) <= longest:
         return text
-    half = LONGEST // 2
+    half = longest // 2
     return f"{text[:half]}\n… {len(text) - 2 * half:,} characters are left out …\n{text[-half:]}"
 
 

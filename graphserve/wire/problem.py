@@ -6,6 +6,7 @@ response.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -23,8 +24,8 @@ from graphserve.errors import (
 )
 from graphserve.logs import records
 from graphserve.logs.exception_text import described, words
-from graphserve.logs.text import encodable
-from graphserve.logs.tracebacks import is_of_user
+from graphserve.logs.text import encodable, printable
+from graphserve.logs.tracebacks import BRANCH, formatted, is_of_user, linked, shortened, tree
 from graphserve.wire.formats import PROBLEM, StreamFormat
 from graphserve.wire.headers import (
     ARGUMENTS_UNREAD,
@@ -40,6 +41,7 @@ from graphserve.wire.reason_phrases import phrase
 LOGGER = "graphserve.calls"
 CARRIED = "graphserve_error"  # the attribute of an error of httpx that carries one of ours
 LONGEST_RETRY = 1e9  # seconds
+LONGEST_TRACE = 32 * 1024  # characters of the tracebacks that an error brings along
 _KINDS: dict[str, type[CallError]] = {
     error.kind: error
     for error in (Problem, RemoteError, Unavailable, DeadlineExceeded, InvalidArguments)
@@ -117,11 +119,45 @@ def as_problem(error: HttpProblem | InvalidArguments) -> Problem:
     return Problem(error.status, error.title, detail=error.detail, type=kind, extensions=found)
 
 
-def log(where: str, error: CallError, cause: BaseException | None, request_id: str) -> None:
-    """Log an error, with the traceback of its cause: of a dependency's, where it was called."""
+def log(
+    where: str,
+    error: CallError,
+    cause: BaseException | None,
+    request_id: str,
+    *,
+    whole: bool = True,
+) -> CallError:
+    """Log an error, with the traceback of its cause: of a dependency's, where it was called.
+
+    Args:
+        where: which API.
+        error: what it answers with.
+        cause: what was raised, if anything was.
+        request_id: of the request.
+        whole: whether the tracebacks of the services below are logged as well, as branches. Those
+            have logged them: it is for the entry, to which all of them come.
+
+    Returns:
+        The error, with all these tracebacks in it.
+    """
+    below = [
+        each.remote_traceback
+        for each in linked(cause)
+        if isinstance(each, RemoteError) and each.remote_traceback
+    ]
     if cause is error and not is_of_user(error):
         cause = None
-    records.note(LOGGER, "error", f"{where}: {words(error)}", cause, {"request_id": request_id})
+    message = f"{where}: {words(error)}"
+    # (what an exception says may look like a branch)
+    own = formatted(cause).replace(BRANCH, f" {BRANCH}") if cause is not None else ""
+    all_of_it = tree(own, below)
+    fields: dict[str, object] = {"request_id": request_id}
+    records.note(LOGGER, "error", message, cause, fields, all_of_it if whole else own)
+    if isinstance(error, RemoteError):
+        if error is cause or below:  # others may have the very same, such as callers of a batch
+            error = copy.copy(error)
+        error.remote_traceback = shortened(f"{printable(message)}\n{all_of_it}", LONGEST_TRACE)
+    return error
 
 
 def _own_fault(text: str, node: str) -> RemoteError:
@@ -129,7 +165,7 @@ def _own_fault(text: str, node: str) -> RemoteError:
 
 
 def encode(
-    error: CallError, *, node: str, request_id: str, with_details: bool
+    error: CallError, *, node: str, request_id: str, with_details: bool, with_trace: bool = False
 ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """Return an error as status, headers (content-type included) and body.
 
@@ -139,22 +175,23 @@ def encode(
         request_id: the id under which the logs speak of the call.
         with_details: whether the body may have the text of exceptions: for services of the graph,
             and under --reload.
+        with_trace: whether it may have the tracebacks of other services too.
 
     What cannot be written is logged, and answered with a plain 500.
     """
     try:
-        return _encode(error, node, request_id, with_details)
+        return _encode(error, node, request_id, with_details, with_trace)
     except Exception as exc:
         text = (
             f"{node} answered with a {type(error).__name__} that cannot be written:"
             f" {described(exc)}"
         )
         records.note(LOGGER, "error", text, fields={"request_id": request_id})
-        return _encode(_own_fault(text, node), node, request_id, with_details)
+        return _encode(_own_fault(text, node), node, request_id, with_details, False)
 
 
 def _encode(
-    error: CallError, node: str, request_id: str, with_details: bool
+    error: CallError, node: str, request_id: str, with_details: bool, with_trace: bool
 ) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     if not 400 <= error.status <= 599:
         raise ValueError(f"its status is {error.status}")
@@ -169,6 +206,8 @@ def _encode(
     }
     if isinstance(error, RemoteError) and not (with_details or isinstance(error, Quarantined)):
         body["detail"] = _withheld(service, body["request_id"])
+    if with_trace and isinstance(error, RemoteError) and error.remote_traceback:
+        body["traceback"] = error.remote_traceback
     if body["detail"] is None:
         del body["detail"]
     headers = [(ERROR_KIND, _kind(error).encode()), (CONTENT_TYPE, PROBLEM)]
@@ -297,7 +336,11 @@ def decode(
     is_refused = QUARANTINED.decode() in headers or said.get("quarantined") is True
     remote = Quarantined if is_refused else RemoteError
     text = detail or f"{node} answered {status} {title}"
-    return remote(text, node=service, request_id=request_id)
+    error = remote(text, node=service, request_id=request_id)
+    trace = _text(said.get("traceback"))
+    if trace and kind is not None:  # a service of this graph
+        error.remote_traceback = shortened(trace, LONGEST_TRACE)
+    return error
 
 
 def _kind(error: CallError) -> str:
@@ -364,7 +407,11 @@ def to_frame(
     internal headers if `internal`.
     """
     status, headers, body = encode(
-        error, node=node, request_id=request_id, with_details=with_details
+        error,
+        node=node,
+        request_id=request_id,
+        with_details=with_details,
+        with_trace=internal,
     )
     kept = [
         (name, value) for name, value in headers if internal or not name.startswith(INTERNAL_PREFIX)

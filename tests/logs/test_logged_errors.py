@@ -59,6 +59,7 @@ def test_an_error_that_a_client_was_told_of_is_in_the_log(log: Log, how: str) ->
         # By the same connection: a new one could get the number of a descriptor that was closed.
         assert client.post("/undo", json={}).status_code == 200
     assert answer.status_code == 500
+    assert "traceback" not in answer.json(), "it is for the log alone"
     record = log.of(answer.json()["request_id"])
     assert (record["level"], record["stream"], record["node"]) == ("error", "log", "Silent")
     assert record["message"] == f"Silent.fail: Silent raised KeyError: 'after {how}'"

@@ -142,23 +142,26 @@ class Responder:
     ) -> tuple[int, bytes]:
         """Return the answer with an error, and its status."""
         try:
-            return self.problem(self.note(exc, context, api), trust, context, keep)
+            noted = self.note(exc, context, api, is_hop=trust.values)
+            return self.problem(noted, trust, context, keep)
         except Exception as broken:  # whatever it is, the call is answered
             plain = problem.as_call_error(
                 RuntimeError(f"its error cannot be told: {described(broken)}"), self.node
             )
             return self.problem(plain, trust, context, keep)
 
-    def note(self, exc: BaseException, context: CallContext, api: str = "") -> CallError:
+    def note(
+        self, exc: BaseException, context: CallContext, api: str = "", *, is_hop: bool = False
+    ) -> CallError:
         """Return what an exception means for the caller; what is nobody's plan is logged with its
-        traceback.
+        traceback, and where the caller is no service, with those of all services below.
         """
         request_id = context.request_id.decode("latin-1")
         exc = problem.carried_error(exc)
         error = problem.as_call_error(exc, self.node)
         if error is not exc or not isinstance(error, _EXPECTED):
             where = f"{self.node}.{api}" if api else self.node
-            problem.log(where, error, exc, request_id)
+            return problem.log(where, error, exc, request_id, whole=not is_hop)
         return error
 
     def stream_head(
@@ -193,7 +196,11 @@ class Responder:
         request_id = context.request_id.decode("latin-1")
         with_details = self.tells(trust)
         status, headers, body = problem.encode(
-            error, node=self.node, request_id=request_id, with_details=with_details
+            error,
+            node=self.node,
+            request_id=request_id,
+            with_details=with_details,
+            with_trace=trust.values or (self.debug and not trust.hop),
         )
         lines = [_STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status]
         for name, value in headers:
@@ -387,8 +394,8 @@ class HttpSink:
         request = self.request
         responder = request.responder
         request_id = request.context.request_id.decode("latin-1")
-        said = responder.note(error, request.context, self.api.plan.name)
         trust = request.trust
+        said = responder.note(error, request.context, self.api.plan.name, is_hop=trust.values)
         if isinstance(self.format, MediaFormat):
             last = b""
         else:
