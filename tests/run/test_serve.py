@@ -217,6 +217,18 @@ async def failure(
     return items, "nothing"
 
 
+def told_by_any(found: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a call came to; of a deadline without the node that told of it: the one below has a few
+    milliseconds to do so, which a busy machine may not give it.
+    """
+    if found[1] != "DeadlineExceeded":
+        return found
+    items, kind, words, known = found
+    assert known["node"] in ("Failing", "Below")
+    assert words == known["detail"] == f"{known['node']} did not answer before the deadline"
+    return items, kind, known["status"], known["title"]
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_the_same_failing_calls_fail_alike_in_one_process_and_in_many() -> None:
@@ -229,7 +241,7 @@ async def test_the_same_failing_calls_fail_alike_in_one_process_and_in_many() ->
             await failure(server.call, name, make(), named) for name, make, named, _ in FAILING
         ]
         for case, one, other in zip(FAILING, here, there, strict=True):
-            assert other == one, case
+            assert told_by_any(other) == told_by_any(one), case
         together = await asyncio.gather(
             *(failure(server.call, "raises_below", (), {}) for _ in range(50))
         )
