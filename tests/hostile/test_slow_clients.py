@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from graphserve.wire.costs.bounds import LARGE_FORM
 from tests.harness import Served, eventually, served
 from tests.hostile.wire import answers, connected, exchange, read_to_end
 
@@ -106,6 +107,20 @@ def test_a_body_that_does_not_come(graph: Served) -> None:
         assert "1024 bytes a second" in answer.problem["detail"]
 
 
+def test_a_form_that_does_not_come(graph: Served) -> None:
+    """One that is taken apart as it comes, and one whose file the API would read."""
+    begun = b'--B\r\nContent-Disposition: form-data; name="%b"; filename="a"\r\n\r\nx'
+    for path, size, name in ((b"echo", LARGE_FORM, b"body"), (b"upload", 10**6, b"nobody")):
+        with connected(graph) as sock:
+            sock.sendall(
+                b"POST /%b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\nContent-Type:"
+                b" multipart/form-data; boundary=B\r\n\r\n" % (path, size) + begun % name
+            )
+            (answer,) = answers(read_to_end(sock))
+        assert answer.status == 408
+        assert "1024 bytes a second" in answer.problem["detail"]
+
+
 @pytest.mark.slow
 def test_a_body_that_comes_steadily_is_taken(graph: Served) -> None:
     with connected(graph) as sock:
@@ -142,6 +157,16 @@ def test_an_upload_that_an_api_reads_as_it_comes_may_be_slow(graph: Served) -> N
         )
         pause(3 * PATIENCE)
         sock.sendall(b"1\r\nx\r\n0\r\n\r\n")
+        assert sock.recv(65536).endswith(b"\r\n\r\n2")
+    with connected(graph) as sock:
+        form = b'--B\r\nContent-Disposition: form-data; name="parts"; filename="a"\r\n\r\nx'
+        end = b"x\r\n--B--\r\n"
+        sock.sendall(
+            b"POST /upload HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\nContent-Type:"
+            b" multipart/form-data; boundary=B\r\n\r\n" % len(form + end) + form
+        )
+        pause(3 * PATIENCE)
+        sock.sendall(end)
         assert sock.recv(65536).endswith(b"\r\n\r\n2")
 
 

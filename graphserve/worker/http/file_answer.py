@@ -25,7 +25,11 @@ from graphserve.worker.http.transport import FlowControl, Writer
 if TYPE_CHECKING:
     from graphserve.call.context import CallContext
 
-PIECE = 256 * 1024  # bytes that are read at a time
+# bytes that are read at a time: the most to who takes them quickly, the least to all others, for
+# whom they wait in memory
+PIECE = 256 * 1024
+LARGE_PIECE = 1024 * 1024
+QUICK = 0.05  # seconds in which a client takes a piece that gets larger ones
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)\Z")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9._-]+(?: [A-Za-z0-9._-]+)*\Z")
 
@@ -234,8 +238,9 @@ class FileAnswer:
     async def _send_content(self, at: int, end: int) -> None:
         request, loop, decoders = self._request, self._executor.loop, self._executor.decoders
         descriptor = self._file.file.fileno()
+        piece = PIECE
         while not request.lost:
-            wanted = min(PIECE, end - at)
+            wanted = min(piece, end - at)
             data = await loop.run_in_executor(decoders, os.pread, descriptor, wanted, at)
             if not data:  # somebody has cut the file
                 self._cut()
@@ -244,9 +249,11 @@ class FileAnswer:
             if at >= end:
                 request.finish(self._status, data)
                 return
+            written = loop.time()
             request.transport.write(data)
             if request.flow.write_paused:
                 await request.flow.drain()
+            piece = LARGE_PIECE if loop.time() - written < QUICK else PIECE
 
     def _cut(self) -> None:
         """End the answer before its end, which its length tells the client."""

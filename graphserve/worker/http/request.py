@@ -225,6 +225,13 @@ class HttpRequest(AnswerableRequest):
             and not self._is_composed
         )
 
+    @property
+    def is_read_by_api(self) -> bool:
+        """Return whether its API reads the body as it comes, at its own pace."""
+        if self.body_stream is None or self._files is not None:
+            return False
+        return not isinstance(self._execution, ReceivingFields)
+
     def headers_complete(
         self, headers: list[tuple[bytes, bytes]], query: bytes, body_stream: RequestBody | None
     ) -> None:

@@ -270,9 +270,7 @@ class PublicConnection(HttpConnection):
         reads it.
         """
         request = self.request
-        return self.flow.read_paused or (
-            type(request) is HttpRequest and request.body_stream is not None
-        )
+        return self.flow.read_paused or (type(request) is HttpRequest and request.is_read_by_api)
 
     @property
     def deadline_ns(self) -> int | None:
