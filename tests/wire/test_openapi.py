@@ -395,3 +395,19 @@ def test_a_list_that_is_needed_has_an_item_where_each_comes_by_itself() -> None:
     assert least["application/json"] == {"pages": 0, "words": 0, "more": 0}
     query = paths["/query"]["get"]["parameters"]
     assert [each["schema"].get("minItems", 0) for each in query] == [1, 0]
+
+
+class Fields:
+    @api
+    async def sent(
+        self, one: int | None, two: int | str | None = None, three: list[int] | None = None
+    ) -> None: ...
+
+
+def test_a_field_of_a_form_is_not_null() -> None:
+    content = described(Fields)["paths"]["/sent"]["post"]["requestBody"]["content"]
+    form = content["application/x-www-form-urlencoded"]["schema"]["properties"]
+    assert form["one"] == {"type": "integer"}
+    assert form["two"] == {"anyOf": [{"type": "integer"}, {"type": "string"}]}
+    assert form["three"] == {"type": "array", "items": {"type": "integer"}}
+    assert {"type": "null"} in content["application/json"]["schema"]["properties"]["one"]["anyOf"]

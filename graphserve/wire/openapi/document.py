@@ -267,7 +267,7 @@ def _request(
         texts = {n: each for n, each in schema["properties"].items() if n not in signature.files}
         # (what is neither text nor a number would be JSON in a field, which few can send)
         if all(_is_written(each, schemas.components, True) for each in texts.values()):
-            texts = {n: _repeated(each, n in required) for n, each in texts.items()}
+            texts = {n: _field(each, n in required) for n, each in texts.items()}
             content[URLENCODED] = {"schema": {**schema, "properties": texts}}
     alone = signature.raw_body and [p.type for p in in_body] == [bytes]
     needed = bool(required) and not alone  # no body is an empty one
@@ -292,7 +292,7 @@ def _form(
         kept = {"description": about} if about else {}
         if parameter.name not in signature.files:
             if _is_written(said, components, True):
-                said = _repeated(said, parameter.required)
+                said = _field(said, parameter.required)
             else:
                 encoding[parameter.name] = {"contentType": _JSON}
             properties[parameter.name] = said
@@ -337,6 +337,21 @@ def _repeated(schema: Json, required: bool) -> Json:
     if not required or schema.get("type") != "array":
         return schema
     return {**schema, "minItems": max(1, schema.get("minItems", 0))}
+
+
+def _field(schema: Json, required: bool) -> Json:
+    """Return the schema of a field of a form, which is text: none of it is null, though it may be
+    left out.
+    """
+    choices = [each for each in schema.get("anyOf", ()) if each != {"type": "null"}]
+    if choices == schema.get("anyOf", []):
+        return _repeated(schema, required)
+    rest = {
+        name: each
+        for name, each in schema.items()
+        if name != "anyOf" and not (name == "default" and each is None)
+    }
+    return choices[0] | rest if len(choices) == 1 else {**rest, "anyOf": choices}
 
 
 def _is_written(schema: Json, components: Json, lists: bool) -> bool:
