@@ -70,6 +70,8 @@ class CallContext:
         traceparent: W3C trace context, as it came.
         tracestate: likewise.
         baggage: W3C Baggage, as it came.
+        answer: how it is answered, if its code has said so.
+        files: the folder of the files that services have answered it with, if any has.
         gone: True once the caller went away or the deadline passed.
         over: True once its API has ended; what its code left running has this context still.
         retraced: True once its code has set a trace of its own, which is in `retrace`.
@@ -78,10 +80,8 @@ class CallContext:
         calls: the calls to dependencies that are under way for it (`Exchange`); made by the first.
         head: of the request that it came by.
         principal: the name of the API key that the request came with.
-        answer: how it is answered, if its code has said so.
         forwarded: the headers of the entry's request that travel down, packed.
         callers: in a batch, each caller's own context, and how many items are its own.
-        files: the folder of the files that services have answered it with, if any has.
         sent_ns: when it was sent to the queue of the node, by CLOCK_MONOTONIC; 0: it was not.
     """
 
@@ -90,6 +90,9 @@ class CallContext:
     traceparent: bytes | None = None
     tracestate: bytes | None = None
     baggage: bytes | None = None
+    # Asked for with every answer: what only the class has takes ten times as long to read.
+    answer: Answer | None = None
+    files: CallFolder | None = None
     # Most calls never set these: until they do, the class has them, and a context is made without
     # them.
     gone: bool = field(default=False, init=False)
@@ -100,10 +103,8 @@ class CallContext:
     calls: set[DependencyCall] | None = field(default=None, init=False)
     head: RequestHead | RelayedHead | None = field(default=None, init=False)
     principal: str | None = field(default=None, init=False)
-    answer: Answer | None = field(default=None, init=False)
     forwarded: bytes | None = field(default=None, init=False)
     callers: list[tuple[CallContext, int]] | None = field(default=None, init=False)
-    files: CallFolder | None = field(default=None, init=False)
     sent_ns: int = field(default=0, init=False)
 
     def seconds_left(self) -> float | None:
