@@ -153,7 +153,8 @@ class RequestHeaders:
         if parents is not None and len(parents) == 1 and is_traceparent(parents[0]):
             context.traceparent = parents[0]
             # says nothing without the other (W3C Trace Context, 3.3)
-            context.tracestate = traveller(states)
+            if states is not None:
+                context.tracestate = traveller(states)
         if baggage is not None:
             context.baggage = traveller(baggage)
         # At the port, a body says what it is: a page of any site can have a browser send one that
