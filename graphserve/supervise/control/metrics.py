@@ -10,7 +10,7 @@ import platform
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
 
 from graphserve.metrics import families as f
 from graphserve.metrics.exposition import OPENMETRICS, PLAIN, Sample, wants_openmetrics, written
@@ -123,7 +123,11 @@ def _of_slot(
         yield f.SHARED_MEMORY, Sample(slot, held)
 
 
+@cache
 def _version() -> str:
+    # it brings 1.4 MB along, which a supervisor that nobody asks has no use for
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("pygraphserve")
     except PackageNotFoundError:  # it runs from a folder
