@@ -112,6 +112,24 @@ def test_it_is_told_once_however_long_the_rest_of_its_group_takes(
     assert "a task or a callback of an API raised" not in caplog.text
 
 
+def test_it_is_told_with_the_call_also_where_that_fails_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(endings, "UNTOLD_AFTER", 60.0)
+    told: list[str] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for exc in (SystemExit(1), KeyboardInterrupt()):
+            endings.claim(exc)
+            endings.raised(loop, exc, lambda: told.append("claimed"))
+            endings.raised(loop, type(exc)(), lambda: told.append("not claimed"))
+        endings.flush()
+
+    asyncio.run(main())
+    assert told == ["not claimed", "not claimed"]
+
+
 def test_what_a_group_of_no_call_ends_with_is_told_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

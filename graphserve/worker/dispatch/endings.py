@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import Callable, Iterator
 
 UNTOLD_AFTER = 0.2  # seconds in which the API that awaits the task, if one does, has been told
+
+_CLAIMED = "_graphserve_claimed"  # an attribute of an exception: when a call failed with it
 
 _untold: list[_Ending] = []
 
@@ -61,6 +64,8 @@ def raised(loop: asyncio.AbstractEventLoop, exc: BaseException, tell: Callable[[
     """
     if any(ending.exc is exc for ending in _untold):
         return  # a TaskGroup has raised it once more
+    if time.monotonic() - getattr(exc, _CLAIMED, -UNTOLD_AFTER) < UNTOLD_AFTER:
+        return  # uvloop raises it behind its turn, in which the call has failed already
     ending = _Ending(loop, exc, tell)
     _untold.append(ending)
     ending.look_later()
@@ -69,6 +74,8 @@ def raised(loop: asyncio.AbstractEventLoop, exc: BaseException, tell: Callable[[
 def claim(exc: BaseException) -> None:
     """Say that a call fails with this: it is told there."""
     _untold[:] = [ending for ending in _untold if ending.exc is not exc]
+    if isinstance(exc, (SystemExit, KeyboardInterrupt)):
+        setattr(exc, _CLAIMED, time.monotonic())
 
 
 def flush() -> None:
