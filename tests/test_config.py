@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from hypothesis import given, strategies as st
@@ -39,6 +41,7 @@ SAMPLES: dict[str, tuple[tuple[str, Any], tuple[str, Any]]] = {
         ("*", ("*",)),
     ),
     "LIST": (("10.0.0.0/8", "10.0.0.0/8"), ("*", "*")),
+    "HOST:PORT": (("127.0.0.1:9000", "127.0.0.1:9000"), ("[::1]:0", "[::1]:0")),
     "SIZE": (("100MB", 100_000_000), ("2GiB", 2 * 1024**3)),
     "SECONDS": (("2.5", 2.5), ("7", 7.0)),
     "": (("true", True), ("yes", True)),
@@ -72,7 +75,18 @@ def needed(flag: Flag) -> dict[str, Any]:
     given = {"entrypoint": "app:Entry"} if flag.key != "entrypoint" else {}
     needs_certificate = flag.name.startswith("ssl-") and flag.key != "ssl_certfile"
     given |= {"ssl_certfile": "cert.pem"} if needs_certificate else {}
+    if flag.key == "admin_actions":
+        given |= {"admin": "127.0.0.1:9000", "admin_key_file": key_file().name}
     return given | ({"reload": True} if flag.key == "reload_dir" else {})
+
+
+@cache
+def key_file() -> IO[str]:
+    """A file of API keys, which is there as long as somebody has this."""
+    file = tempfile.NamedTemporaryFile("w", suffix=".keys")  # noqa: SIM115
+    file.write("alice:0123456789abcdef0123\n")
+    file.flush()
+    return file
 
 
 def write_file(folder: Path, flag: Flag, text: str) -> None:

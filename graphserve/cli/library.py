@@ -127,11 +127,14 @@ def _reread(config: Config) -> Config:
     that it names.
 
     Raises:
-        ConfigurationError: the file of the API keys cannot be read.
+        ConfigurationError: a file of keys cannot be read.
     """
-    if config.api_keys is None:
-        return config
-    return dataclasses.replace(config, api_keys=config.api_keys.reread())
+    keys, admin_keys = config.api_keys, config.admin_keys
+    return dataclasses.replace(
+        config,
+        api_keys=None if keys is None else keys.reread(),
+        admin_keys=None if admin_keys is None else admin_keys.reread(),
+    )
 
 
 def _stop_at_the_end() -> None:

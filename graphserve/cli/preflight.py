@@ -27,6 +27,7 @@ from graphserve.system import listening, machine as here, os_errors
 from graphserve.system.rundir.claim import claim_problem
 from graphserve.system.rundir.paths import MAX_SOCKET_PATH, PREFIX, UNFINISHED, parent, path_problem
 from graphserve.wire.api_keys import SHORT, ApiKeys, read_key
+from graphserve.wire.hosts import split
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -59,6 +60,7 @@ def refuse(config: Config) -> list[Trouble]:
     found = [
         *certificate(tls, password),
         *api_keys(config.api_keys),
+        *api_keys(config.admin_keys),
         *socket_paths(config),
         *reloading(config),
         *event_loop(config),
@@ -74,7 +76,9 @@ def machine(config: Config) -> Iterator[Trouble]:
     listen = config.settings.listen
     yield from certificate(listen.tls, config.keyfile_password)
     yield from api_keys(config.api_keys)
+    yield from api_keys(config.admin_keys)
     yield from (unix_listener(listen) if listen.uds else address(listen))
+    yield from admin_address(config)
     yield from socket_paths(config)
     yield from run_folder(config.run_dir)
     yield from packages()
@@ -145,6 +149,14 @@ def graph(plan: Plan) -> Iterator[Trouble]:
     yield from keys_elsewhere(plan)
     yield from gpus(plan, here.gpus())
     yield from queues(plan)
+
+
+def admin_address(config: Config) -> Iterator[Trouble]:
+    """Check that the admin port can be bound."""
+    if config.admin is not None:
+        host, port = split(config.admin)
+        for trouble in address(ListenPlan(host=host.strip("[]"), port=int(port))):
+            yield Trouble(f"--admin: {trouble.message}")
 
 
 def address(listen: ListenPlan) -> Iterator[Trouble]:

@@ -296,6 +296,28 @@ FLAGS = (
         "metrics",
         "Count requests and calls (`graphserve metrics` shows them).",
     ),
+    # Who operates it.
+    Flag(
+        "admin",
+        v.HOST_PORT,
+        "config",
+        "admin",
+        "Show the graph to operators at this address too: 127.0.0.1:9000.",
+    ),
+    Flag(
+        "admin-key-file",
+        v.FilePath(),
+        "loader",
+        "",
+        "Show it only to who sends a key of this file: name:key lines.",
+    ),
+    Flag(
+        "admin-actions",
+        v.SWITCH,
+        "config",
+        "admin_actions",
+        "Let them scale, reload, restart and stop it too.",
+    ),
     # The machine.
     Flag("reload", v.SWITCH, "config", "reload", "Replace the workers when a source file changes."),
     Flag(

@@ -4,6 +4,7 @@ built from them.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from graphserve.errors import ConfigurationError, ExitCode, UnknownOptionError
 from graphserve.graph.plan import ListenPlan, Settings, TlsPlan
 from graphserve.system.inherited import INTERNAL_PREFIX
 from graphserve.wire.api_keys import ApiKeys
+from graphserve.wire.hosts import is_loopback, split
 
 PREFIX = "GRAPHSERVE_"
 # its tables: PEP 518, PEP 621, PEP 735
@@ -84,10 +86,12 @@ def load(
             f"--{listening[0]} has no effect where {where} is given: leave one of them out"
         )
     key_file = _first("api_key_file", *layers)
-    read_from = (config_file, env_file, key_file)
+    read_from = (config_file, env_file, key_file, _first("admin_key_file", *layers))
     keys = None if key_file is None else ApiKeys.of(key_file)
+    admin_keys = _admin_keys(values)
     files = tuple(str(path) for path in read_from if path is not None)
-    return _build(values, sources, new, files, base, keys)
+    config = _build(values, sources, new, files, base, keys)
+    return dataclasses.replace(config, admin_keys=admin_keys)
 
 
 def run_dir(environ: Mapping[str, str], cwd: str | os.PathLike[str]) -> str | None:
@@ -289,6 +293,34 @@ def _password(path: str) -> str:
     except (OSError, UnicodeDecodeError) as exc:
         words = f"--ssl-keyfile-password-file {path}: cannot be read: {_reason(exc)}"
         raise ConfigurationError(words) from None
+
+
+def _admin_keys(values: Layer) -> ApiKeys | None:
+    """Return the keys of the admin port, if it is to have any.
+
+    Raises:
+        ConfigurationError: it would be open to whom it should not be, or a file cannot be used.
+    """
+    path, actions = values.get("admin_key_file"), bool(values.get("admin_actions"))
+    if "admin" not in values:
+        if path is not None or actions:
+            name = "admin-key-file" if path is not None else "admin-actions"
+            raise WrongUsage(f"--{name} is about the admin port: give --admin HOST:PORT too")
+        return None
+    if path is not None:
+        return ApiKeys.of(str(path), option="--admin-key-file")
+    address = str(values["admin"])
+    if not is_loopback(split(address)[0]):
+        raise ConfigurationError(
+            f"--admin {address} is reached from other machines: give --admin-key-file FILE, with"
+            " name:key lines, or listen on 127.0.0.1"
+        )
+    if actions:
+        raise ConfigurationError(
+            "--admin-actions would let every user of this machine stop the graph: give"
+            " --admin-key-file FILE, with name:key lines"
+        )
+    return None
 
 
 def _overlay(below: object, above: object) -> object:

@@ -42,6 +42,9 @@ class Config:
         reload_dirs: the folders that are watched then; none: those that the app's modules are in.
         drain_delay: seconds that `/readyz` says 503 before the port closes.
         run_dir: the run folder; None makes a new one.
+        admin: where the admin port listens, as `HOST:PORT`; None: there is none.
+        admin_keys: those that `--admin-key-file` holds, as digests; None: nobody needs one.
+        admin_actions: whether the graph can be changed by the admin port.
         files: the files that all this was read from, those that exist.
         env: what `--env-file` holds and the environment does not: for every process that runs user
             code.
@@ -56,6 +59,9 @@ class Config:
     reload_dirs: tuple[str, ...] = ()
     drain_delay: float = 0.0
     run_dir: str | None = None
+    admin: str | None = None
+    admin_keys: ApiKeys | None = field(default=None, repr=False)
+    admin_actions: bool = False
     files: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict, repr=False)
 

@@ -386,6 +386,18 @@ def _address(text: str) -> None:
     ip_address(text.removeprefix("[").removesuffix("]"))  # raises ValueError
 
 
+def _host_port(value: object) -> str:
+    host, _, port = _text(value).rpartition(":")
+    name = host.removeprefix("[").removesuffix("]")
+    if ":" in name:
+        _address(host)
+    elif not _HOST_NAME.fullmatch(host) or ".." in host:
+        raise ValueError(value)
+    if not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(value)
+    return f"[{name}]:{int(port)}" if ":" in name else f"{name}:{int(port)}"
+
+
 def _cert_reqs(value: object) -> int:
     if isinstance(value, str) and value.lower() in CERTIFICATES:
         return CERTIFICATES.index(value.lower())
@@ -399,6 +411,9 @@ HOST = Scalar("HOST", "a host name or an address", _bounded(_text, bool))
 TARGET = Scalar("TARGET", "module:Class or path/to/file.py:Class", _bounded(_text, bool))
 SWITCH = Scalar("", "true or false", _switch)
 PORT = Scalar("PORT", "a port number from 0 to 65535", _bounded(_int, lambda n: 0 <= n <= 65535))
+HOST_PORT = Scalar(
+    "HOST:PORT", "a host and a port, such as 127.0.0.1:9000 or [::1]:9000", _host_port
+)
 COUNT = Scalar("N", "a whole number from 1", _bounded(_int, lambda n: n >= 1))
 WORKERS = Scalar("N", 'a whole number from 1, or "cpus"', _workers)
 SECONDS = Scalar("SECONDS", "a number of seconds above 0", _bounded(_float, lambda n: n > 0))

@@ -334,6 +334,8 @@ class Operations:
             settings=settings,
             keyfile_password=password,
             api_keys=new.api_keys,
+            # (the port stays as it is: it does without keys only if it did before)
+            admin_keys=new.admin_keys or self.config.admin_keys,
             env=new.env,
         )
 

@@ -18,7 +18,8 @@ from graphserve.config import Config
 from graphserve.errors import ExitCode, GraphServeError, StartupError
 from graphserve.graph.plan import Plan, Resolution
 from graphserve.graph.resolver import Resolver, import_limit, require
-from graphserve.supervise.control.server import open_control
+from graphserve.supervise.control.admin import AdminPort
+from graphserve.supervise.control.server import ControlApi, open_admin, open_control
 from graphserve.supervise.event_ring import EventRecorder, EventRing
 from graphserve.supervise.events import (
     SHOWN_OTHERWISE,
@@ -166,6 +167,7 @@ class SupervisedGraph(GraphLife):
         self._say = supervisor.say
         self._notifier = supervisor.notifier
         self._folder = folder
+        self._admin: AdminPort | None = None
         self._upkeep: RunFolderUpkeep | None = None  # of the run folder, once it has begun
         self._reaper = Reaper(self.fleet.marks)
         self._resolver = supervisor.resolver  # for the start
@@ -177,9 +179,12 @@ class SupervisedGraph(GraphLife):
         Raises:
             GraphServeError: the graph is invalid, or could not start; its processes have ended.
         """
-        control = await open_control(self, self._folder.path)
+        api = ControlApi(self, self._folder.path)
+        control = await open_control(api, self._folder.path)
         upkeep = RunFolderUpkeep(self._folder, self.fleet, control, self._say)
         try:
+            self._admin = open_admin(api, self)
+            self._say_admin()
             self._upkeep = upkeep
             upkeep.begin()
             try:
@@ -211,7 +216,28 @@ class SupervisedGraph(GraphLife):
             upkeep.end()
             self.log_ring.end()
             self.event_ring.end()
+            if self._admin is not None:
+                await self._admin.close()
             await control.close()
+
+    @property
+    def admin_url(self) -> str | None:
+        """Return where the admin port answers, if there is one."""
+        return None if self._admin is None else self._admin.url
+
+    def _say_admin(self) -> None:
+        """Say where the admin port is, and who can read what passes there."""
+        if self._admin is None:
+            return
+        words = f"the admin port is at {self._admin.url}"
+        if self._admin.is_local:
+            self._say(EventKind.NOTICE, "info", words)
+            return
+        words += (
+            ", where other machines reach it without TLS: whoever is on the way reads its key."
+            " Listen on 127.0.0.1 behind a proxy with TLS, or come by an SSH tunnel"
+        )
+        self._say(EventKind.NOTICE, "warning", words)
 
     def _look(self, suspect: str) -> None:
         """Have the run folder looked after, once there is who does it."""

@@ -13,7 +13,8 @@ polars, pyarrow. It reads forms by python-multipart.
       pydantic_schemas       makes these copies
     media/                   files and forms: what is no JSON, by a table of kinds of value
     url_arguments            arguments in the path and the query of a URL
-    api_keys                 keys of the public port: a file of them, of which only digests stay
+    api_keys                 keys of the ports: a file of them, of which only digests stay
+    hosts                    the hosts that requests name, and which are this machine's own
     checks/                  what msgspec leaves open: NaN, defaults, duplicates, dtypes and shapes
     costs/                   checks a public body before anything is made of it
     exceptions               what all of these raise

@@ -21,6 +21,7 @@ from graphserve.wire.headers import API_KEY, AUTHORIZATION
 
 SHORT = 16  # characters; shorter keys can be guessed
 LONGEST = 1024  # characters of a key
+OPTION = "--api-key-file"  # that names the file of the public port
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,99}\Z")
 _KEY = re.compile(rf"[\x21-\x7e]{{1,{LONGEST}}}\Z")
 _BEARER = re.compile(rb"bearer +([\x21-\x7e]+) *\Z", re.IGNORECASE)
@@ -49,6 +50,7 @@ class ApiKeys:
         names: whose each key is, by the digest of the key, in hexadecimal.
         short: those who have a key that can be guessed.
         own: the digest of the key that the program has which started the graph; empty: none has.
+        option: that names the file, for messages.
     """
 
     path: str
@@ -56,9 +58,10 @@ class ApiKeys:
     names: dict[str, str] = field(repr=False)
     short: tuple[str, ...] = ()
     own: str = field(default="", repr=False)
+    option: str = OPTION
 
     @classmethod
-    def of(cls, path: str, salt: str = "") -> ApiKeys:
+    def of(cls, path: str, salt: str = "", option: str = OPTION) -> ApiKeys:
         """Read the keys of a file; as of `read`.
 
         Raises:
@@ -66,19 +69,20 @@ class ApiKeys:
         """
         try:
             with open(path, encoding="utf-8-sig") as file:
-                return cls.read(path, file.read(), salt)
+                return cls.read(path, file.read(), salt, option)
         except (OSError, UnicodeDecodeError) as exc:
             why = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
-            raise ConfigurationError(f"--api-key-file {path}: cannot be read: {why}") from None
+            raise ConfigurationError(f"{option} {path}: cannot be read: {why}") from None
 
     @classmethod
-    def read(cls, path: str, text: str, salt: str = "") -> ApiKeys:
+    def read(cls, path: str, text: str, salt: str = "", option: str = OPTION) -> ApiKeys:
         """Read `name:key` lines; a name may have several keys, so that one can be changed.
 
         Args:
             path: of the file, for messages.
             text: what it holds.
             salt: the secret of this run, if there is one.
+            option: that names the file, for messages.
 
         Raises:
             ConfigurationError: a line is none; the message says which one, not what it holds.
@@ -111,9 +115,9 @@ class ApiKeys:
         if not lines:
             raise ConfigurationError(
                 f"{path}: there is no API key in it, so nobody could call: write name:key lines, or"
-                " leave --api-key-file out"
+                f" leave {option} out"
             )
-        return cls(path, keys.salt, keys.names, tuple(short))
+        return cls(path, keys.salt, keys.names, tuple(short), option=option)
 
     def digest(self, key: bytes) -> str:
         """Return the digest of a key."""
@@ -132,7 +136,7 @@ class ApiKeys:
         Raises:
             ConfigurationError: it cannot be read, or a line is none.
         """
-        now = ApiKeys.of(self.path, self.salt)
+        now = ApiKeys.of(self.path, self.salt, self.option)
         if self.own:
             now = replace(now, names={**now.names, self.own: self.names[self.own]}, own=self.own)
         return now

@@ -6,6 +6,7 @@ Runs in the supervisor.
               supervisor
     http      the HTTP server below it: one request a connection, every size and time bounded; h11
               parses
+    admin     the same at a TCP port, and who may come there
     logs      the newest records, as `GET /logs` asks for them
     queries   what the query of a request says
     stacks    where workers are, as `GET /stack` asks them by signals

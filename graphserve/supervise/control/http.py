@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server on a Unix socket: one request a connection, everything bounded.
+"""A small HTTP/1.1 server: one request a connection, everything bounded.
 
 Runs in the supervisor.
 
@@ -14,7 +14,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from graphserve.supervise.process.sockets import NamedSocket
 from graphserve.system.frozen import dataclass
@@ -68,13 +68,17 @@ class HttpError(Exception):
     Args:
         status: the HTTP status.
         detail: what is wrong.
+        headers: further headers of the answer.
         more: further members of the answer.
     """
 
-    def __init__(self, status: int, detail: str, **more: object) -> None:
+    def __init__(
+        self, status: int, detail: str, *, headers: Mapping[str, str] | None = None, **more: object
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.headers = headers or {}
         self.more = more
 
     def problem(self) -> dict[str, object]:
@@ -94,12 +98,22 @@ class ControlResponse:
     Args:
         reader: the connection, as it is read.
         writer: and as it is written.
+        patience: seconds in which a client takes something of an answer in lines; None: it may take
+            as long as it likes.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        patience: float | None = None,
+    ) -> None:
         self._reader = reader
         self._writer = writer
+        self._patience = patience
         self._begun = False
+        self._headers: Mapping[str, str] = {}  # further ones
+        self.without_body = False  # it answers HEAD
 
     def json(
         self, value: object, status: int = 200, content_type: bytes = Format.JSON.value
@@ -117,6 +131,7 @@ class ControlResponse:
         if self._begun:
             self.line({"error": error.problem()})
         else:
+            self._headers = error.headers
             self.json(error.problem(), error.status, PROBLEM)
 
     def line(self, value: object) -> None:
@@ -126,16 +141,17 @@ class ControlResponse:
         self._write(json.dumps(value).encode() + b"\n")
 
     async def lines(self, lines: bytes) -> None:
-        """Send whole lines, and wait until the client has taken nearly all of what was sent,
-        however long that is.
+        """Send whole lines, and wait until the client has taken nearly all of what was sent.
 
         Raises:
             ConnectionError: the client is gone.
+            TimeoutError: it takes nothing.
         """
         if not self._begun:
             self._head(200, NDJSON, b"")
         self._write(lines)
-        await self._writer.drain()
+        async with asyncio.timeout(self._patience):
+            await self._writer.drain()
 
     async def client_left(self) -> None:
         """Wait until the client closes the connection, or its half of it."""
@@ -150,9 +166,15 @@ class ControlResponse:
             phrase(status).encode(),
             content_type,
         )
-        self._write(head + length + b"connection: close\r\ncache-control: no-store\r\n\r\n")
+        more = "".join(f"{name}: {value}\r\n" for name, value in self._headers.items()).encode()
+        head += length + more + b"connection: close\r\ncache-control: no-store\r\n\r\n"
+        self._send(head)
 
     def _write(self, data: bytes) -> None:
+        if not self.without_body:
+            self._send(data)
+
+    def _send(self, data: bytes) -> None:
         transport = self._writer.transport
         if transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
             transport.abort()  # the client does not read: nobody waits for it
@@ -163,7 +185,82 @@ class ControlResponse:
 Handler = Callable[[ControlRequest, ControlResponse], Awaitable[None]]
 
 
-class UnixHttpServer:
+CheckHead = Callable[[str, Sequence[tuple[bytes, bytes]]], None]
+
+
+class HttpServer:
+    """Serves HTTP on connections that are given to it.
+
+    Args:
+        handle: answers a request; an `HttpError` that it raises is the answer.
+        permit: takes the method and the headers of a request before its body is read, and raises an
+            `HttpError` for one that is refused.
+        patience: seconds in which a client takes something of an answer in lines; None: it may take
+            as long as it likes.
+    """
+
+    def __init__(
+        self, handle: Handler, permit: CheckHead | None = None, patience: float | None = None
+    ) -> None:
+        self._handle = handle
+        self._permit = permit
+        self._patience = patience
+        self._clients: set[asyncio.Task[None]] = set()
+
+    @property
+    def full(self) -> bool:
+        """Return whether there are as many clients as there may be."""
+        return len(self._clients) >= MAX_CONNECTIONS
+
+    def protocol(self) -> asyncio.StreamReaderProtocol:
+        """Return what serves one connection."""
+        return asyncio.StreamReaderProtocol(
+            asyncio.StreamReader(limit=MAX_HEAD_BYTES), self.connected
+        )
+
+    def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a connection, if there is room for one more."""
+        if self.full:
+            writer.transport.abort()
+            return
+        task = asyncio.ensure_future(self._serve(reader, writer))
+        self._clients.add(task)
+        task.add_done_callback(self.done)
+
+    def done(self, task: asyncio.Task[None]) -> None:
+        """Note that a client is served."""
+        self._clients.discard(task)
+
+    async def close(self) -> None:
+        """Give answers a moment to go out, and end."""
+        if self._clients:
+            await asyncio.wait(self._clients, timeout=0.1)
+        for task in self._clients:
+            task.cancel()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        response = ControlResponse(reader, writer, self._patience)
+        try:
+            async with asyncio.timeout(READ_TIMEOUT):
+                request = await read(reader, self._permit)
+            response.without_body = request.method == "HEAD"
+            await self._handle(request, response)
+        except HttpError as exc:
+            response.problem(exc)
+        except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
+            writer.transport.abort()
+        except Exception as exc:  # a bug of ours
+            response.problem(HttpError(500, repr(exc)))
+            raise
+        finally:
+            with contextlib.suppress(Exception):
+                writer.close()
+                async with asyncio.timeout(WRITE_TIMEOUT):
+                    await writer.wait_closed()
+            writer.transport.abort()
+
+
+class UnixHttpServer(HttpServer):
     """Serves HTTP on a Unix socket of mode 0600, from `open` on.
 
     Args:
@@ -172,11 +269,10 @@ class UnixHttpServer:
     """
 
     def __init__(self, path: str, handle: Handler) -> None:
+        super().__init__(handle)
         self._path = path
-        self._handle = handle
         self._named = NamedSocket(path, MAX_CONNECTIONS)
         self._listener: asyncio.Server | None = None
-        self._clients: set[asyncio.Task[None]] = set()
         self._reopening: asyncio.Task[None] | None = None
 
     @classmethod
@@ -212,7 +308,7 @@ class UnixHttpServer:
 
     async def _listen(self) -> None:
         self._listener = await asyncio.start_unix_server(
-            self._connected, sock=self._named.sock, limit=MAX_HEAD_BYTES
+            self.connected, sock=self._named.sock, limit=MAX_HEAD_BYTES
         )
 
     async def close(self) -> None:
@@ -221,42 +317,15 @@ class UnixHttpServer:
             await self._reopening
         if self._listener is not None:
             self._listener.close()
-        if self._clients:
-            await asyncio.wait(self._clients, timeout=0.1)
-        for task in self._clients:
-            task.cancel()
-
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._clients) >= MAX_CONNECTIONS:
-            writer.transport.abort()
-            return
-        task = asyncio.ensure_future(self._serve(reader, writer))
-        self._clients.add(task)
-        task.add_done_callback(self._clients.discard)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        response = ControlResponse(reader, writer)
-        try:
-            async with asyncio.timeout(READ_TIMEOUT):
-                request = await read(reader)
-            await self._handle(request, response)
-        except HttpError as exc:
-            response.problem(exc)
-        except (TimeoutError, ConnectionError, asyncio.IncompleteReadError):
-            writer.transport.abort()
-        except Exception as exc:  # a bug of ours
-            response.problem(HttpError(500, repr(exc)))
-            raise
-        finally:
-            with contextlib.suppress(Exception):
-                writer.close()
-                async with asyncio.timeout(WRITE_TIMEOUT):
-                    await writer.wait_closed()
-            writer.transport.abort()
+        await super().close()
 
 
-async def read(reader: asyncio.StreamReader) -> ControlRequest:
+async def read(reader: asyncio.StreamReader, permit: CheckHead | None = None) -> ControlRequest:
     """Read one request.
+
+    Args:
+        reader: the connection.
+        permit: see `HttpServer`.
 
     Raises:
         HttpError: the request is malformed, or larger than the bounds of this module.
@@ -265,7 +334,10 @@ async def read(reader: asyncio.StreamReader) -> ControlRequest:
         head = await reader.readuntil(_END_OF_HEAD)
     except asyncio.LimitOverrunError:
         raise HttpError(431, f"the head of a request has at most {MAX_HEAD_BYTES} bytes") from None
-    method, target, headers = parse_head(head)
+    method, target, fields = parse_head(head)
+    if permit is not None:
+        permit(method, fields)
+    headers = dict(fields)
     if TRANSFER_ENCODING in headers:
         raise HttpError(411, _LENGTH_REQUIRED)
     body = await _read_body(reader, int(headers.get(CONTENT_LENGTH, b"0")))
@@ -274,7 +346,7 @@ async def read(reader: asyncio.StreamReader) -> ControlRequest:
     return ControlRequest(method, path, body, NDJSON in accept, query, accept)
 
 
-def parse_head(head: bytes) -> tuple[str, str, dict[bytes, bytes]]:
+def parse_head(head: bytes) -> tuple[str, str, list[tuple[bytes, bytes]]]:
     """Return the method, the target and the headers (names in lower case) of a request.
 
     Args:
@@ -307,7 +379,7 @@ def parse_head(head: bytes) -> tuple[str, str, dict[bytes, bytes]]:
             400,
             f"a request names a path that begins with / and has at most {MAX_TARGET_BYTES} bytes",
         )
-    return event.method.decode(), event.target.decode(), dict(event.headers)
+    return event.method.decode(), event.target.decode(), list(event.headers)
 
 
 def _reason(error: Exception) -> str:

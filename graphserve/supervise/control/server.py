@@ -1,4 +1,5 @@
-"""What operators ask of a running graph, over HTTP on `control.sock`. Runs in the supervisor.
+"""What operators ask of a running graph, over HTTP on `control.sock` and at the admin port. Runs in
+the supervisor.
 
     GET /ps   GET /status   GET /timing   GET /logs   GET /events   GET /stack   GET /metrics
     POST /reload {"nodes": […]}   POST /restart {"nodes": […]}
@@ -15,10 +16,11 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from graphserve.config import Config
 from graphserve.errors import GraphServeError
+from graphserve.supervise.control.admin import AdminPort
 from graphserve.supervise.control.events import EventReaders
 from graphserve.supervise.control.http import (
     ControlRequest,
@@ -52,6 +54,7 @@ from graphserve.system.rundir.paths import control_socket
 
 T = TypeVar("T")
 
+SHOWN = 100  # characters of what a client sent, in the answer to it
 MAX_WORKERS = 10_000  # of one node; more is a slip of the finger
 HOW_TO_NAME = 'name nodes so: {"nodes": ["Model"]}; or send no body, for all of them'
 Work = Callable[[Progress], Awaitable[object]]
@@ -69,6 +72,10 @@ class Control(Protocol):
 
     @property
     def public(self) -> PublicSocket: ...
+
+    @property
+    def admin_url(self) -> str | None:
+        """Return where the admin port answers, if there is one."""
 
     @property
     def log_ring(self) -> LogRing:
@@ -91,6 +98,20 @@ class Control(Protocol):
         """Do something that a stop gives up."""
 
 
+class ControlRoute(NamedTuple):
+    """What is answered at one path.
+
+    Args:
+        method: that it takes; HEAD besides GET.
+        handle: answers.
+        acts: whether it changes the graph, or interrupts its workers.
+    """
+
+    method: str
+    handle: Handler
+    acts: bool = False
+
+
 class ControlApi:
     """Answers operators: finds what a request asks for, and does it.
 
@@ -110,18 +131,18 @@ class ControlApi:
             supervisor.log_ring, lambda: [node.plan.name for node in supervisor.fleet.nodes]
         )
         self._event_readers = EventReaders(supervisor.event_ring)
-        self._routes: dict[str, tuple[str, Handler]] = {
-            "/ps": ("GET", self._ps),
-            "/status": ("GET", self._status),
-            "/timing": ("GET", self._timing),
-            "/logs": ("GET", self._logs),
-            "/stack": ("GET", self._stack),
-            "/metrics": ("GET", self._metrics),
-            "/events": ("GET", self._events),
-            "/reload": ("POST", self._reload),
-            "/restart": ("POST", self._restart),
-            "/scale": ("POST", self._scale),
-            "/stop": ("POST", self._stop),
+        self._routes = {
+            "/ps": ControlRoute("GET", self._ps),
+            "/status": ControlRoute("GET", self._status),
+            "/timing": ControlRoute("GET", self._timing),
+            "/logs": ControlRoute("GET", self._logs),
+            "/events": ControlRoute("GET", self._events),
+            "/metrics": ControlRoute("GET", self._metrics),
+            "/stack": ControlRoute("GET", self._stack, acts=True),
+            "/reload": ControlRoute("POST", self._reload, acts=True),
+            "/restart": ControlRoute("POST", self._restart, acts=True),
+            "/scale": ControlRoute("POST", self._scale, acts=True),
+            "/stop": ControlRoute("POST", self._stop, acts=True),
         }
 
     async def answer(self, request: ControlRequest, response: ControlResponse) -> None:
@@ -130,12 +151,35 @@ class ControlApi:
         Raises:
             HttpError: the request is refused, or what it asked for has failed.
         """
+        await self._route(request).handle(request, response)
+
+    async def answer_at_port(self, request: ControlRequest, response: ControlResponse) -> None:
+        """Answer one request that came by the admin port.
+
+        Raises:
+            HttpError: the request is refused, or what it asked for has failed.
+        """
+        route = self._route(request)
+        if route.acts and not self._supervisor.config.admin_actions:
+            raise HttpError(
+                403,
+                f"the admin port only shows: {request.path} needs --admin-actions, or is asked on"
+                " the machine itself by the command of that name",
+            )
+        await route.handle(request, response)
+
+    def _route(self, request: ControlRequest) -> ControlRoute:
         if request.path not in self._routes:
-            raise HttpError(404, f"there is no {request.path}; there are {', '.join(self._routes)}")
-        method, handle = self._routes[request.path]
-        if request.method != method:
-            raise HttpError(405, f"{request.path} takes {method}, not {request.method}")
-        await handle(request, response)
+            there = ", ".join(self._routes)
+            raise HttpError(404, f"there is no {request.path[:SHOWN]}; there are {there}")
+        route = self._routes[request.path]
+        if request.method != route.method and (request.method, route.method) != ("HEAD", "GET"):
+            raise HttpError(
+                405,
+                f"{request.path} takes {route.method}, not {request.method[:SHOWN]}",
+                headers={"allow": "GET, HEAD" if route.method == "GET" else route.method},
+            )
+        return route
 
     async def _ps(self, request: ControlRequest, response: ControlResponse) -> None:
         response.json(await worker_rows(self._supervisor.fleet))
@@ -146,6 +190,7 @@ class ControlApi:
         status: Status = {
             "state": self._state(),
             "url": self._url,
+            "admin": supervisor.admin_url,
             "target": settings.target,
             "app_dir": settings.app_dir,
             "pid": os.getpid(),
@@ -268,16 +313,32 @@ class ControlApi:
             log = log_of(exc)
             status = exc.status if isinstance(exc, OperationRefused) else 500
             words = str(exc) if isinstance(exc, (GraphServeError, OSError)) else repr(exc)
-            raise HttpError(status, words, **({"traceback": log} if log else {})) from None
+            more: dict[str, str] = {"traceback": log} if log else {}
+            raise HttpError(status, words, headers=None, **more) from None
         if request.wants_lines:
             response.line({"done": True})
         else:
             response.json({"done": True, "steps": steps})
 
 
-async def open_control(supervisor: Control, run: Path) -> UnixHttpServer:
+async def open_control(api: ControlApi, run: Path) -> UnixHttpServer:
     """Begin to answer operators on the control socket of a run folder."""
-    return await UnixHttpServer.open(control_socket(run), ControlApi(supervisor, run).answer)
+    return await UnixHttpServer.open(control_socket(run), api.answer)
+
+
+def open_admin(api: ControlApi, supervisor: Control) -> AdminPort | None:
+    """Begin to answer at the admin port, if there is to be one.
+
+    Raises:
+        StartupError: its address cannot be bound.
+    """
+    address = supervisor.config.admin
+    if address is None:
+        return None
+    # a reload may bring other keys
+    port = AdminPort(address, api.answer_at_port, lambda: supervisor.operations.config.admin_keys)
+    port.begin()
+    return port
 
 
 def _names(body: object) -> list[str]:

@@ -68,6 +68,7 @@ class Status(TypedDict):
 
     state: str
     url: str
+    admin: str | None  # the URL of the admin port
     target: str
     app_dir: str | None
     pid: int
