@@ -1,7 +1,8 @@
 """The `graphserve` command: finds the subcommand, turns errors into messages and exit codes.
 
-    serve, graph, check   one module each, however short: it is imported by the command's name;
-                          check and serve ask `preflight` about the machine
+    serve, graph, check, config, doctor
+                          one module each, however short: it is imported by the command's name;
+                          serve, check and doctor ask `preflight` about the machine
     logs, stack           likewise: what a running graph has said, and where it is
     events                likewise: what happened to it
     operate               ps, status, metrics, scale, reload, restart, stop: a running graph
@@ -34,7 +35,7 @@ from graphserve.errors import ExitCode, GraphServeError, closest
 from graphserve.system.inherited import open_standard_streams
 
 # In the order of the help. Each is a function of its name, in `operate` or in a module of its own.
-WITH_TARGET = ("serve", "graph", "check")
+WITH_TARGET = ("serve", "graph", "check", "config", "doctor")
 WITH_GRAPH = (
     "ps", "status", "logs", "events", "stack", "metrics", "scale", "reload", "restart", "stop",
 )  # fmt: skip

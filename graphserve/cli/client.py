@@ -403,6 +403,11 @@ def _lives(folder: Path) -> bool:
     return is_live(folder)  # it may have been made again between the two
 
 
+def described(graph: RunningGraph) -> str:
+    """Return where a graph answers, and what it serves, in words."""
+    return _described(_status(graph.folder))
+
+
 def _status(folder: Path) -> Status | None:
     """Return the status of a graph, if it answers soon."""
     try:

@@ -13,9 +13,11 @@ from typing import Any
 from graphserve.config.envfile import read_env
 from graphserve.config.flags import BY_KEY, FLAGS, Flag, Section
 from graphserve.config.model import Config
-from graphserve.config.values import ValueSource
+from graphserve.config.values import SECRET, ValueSource
+from graphserve.declare.options import HIDDEN
 from graphserve.errors import ConfigurationError, ExitCode, UnknownOptionError
 from graphserve.graph.plan import ListenPlan, Settings, TlsPlan
+from graphserve.system.frozen import dataclass
 from graphserve.system.inherited import INTERNAL_PREFIX
 from graphserve.wire.api_keys import ApiKeys
 from graphserve.wire.hosts import is_loopback, split
@@ -26,6 +28,9 @@ OF_PYPROJECT = ("project", "build-system", "dependency-groups", "tool")
 # by what a file may call an option that has a flag's name there too
 OTHER_KEYS = {"nodes": "set"}
 _BEFORE_ENV_FILE = tuple(BY_KEY[key].variable for key in ("config", "env_file"))
+BY_NODE = ("scale", "set")  # options that are given for nodes
+DEFAULT = "default"  # the source of a value that nobody gave
+TARGET = "entrypoint"  # the key of what is an argument of commands
 Layer = dict[str, object]  # by the key of its flag: what the flag's kind has read
 
 
@@ -56,28 +61,13 @@ def load(
         UnknownOptionError: an option does not exist there.
     """
     base = Path(cwd).absolute()
-    given = _flag_layer(flags, base)
-    environment = _environment_layer(environ, base)
-    config_file = _config_file(_first("config", given, environment), base)
-    file, spelled = _file_layer(config_file, base)
-    env_file = _first("env_file", given, environment, file)
-    env = _env_file(env_file)
-    from_env_file = _environment_layer(env, base, nested=True)
-    new = {
-        name: value
-        for name, value in env.items()
-        if name not in environ and not name.startswith(PREFIX)
+    read = _read(flags, environ, base)
+    given, values = read.given, read.values
+    sources = {
+        place: label
+        for place, label in read.places().items()
+        if place.startswith(("scale ", "set ")) and "." not in place
     }
-    layers = (given, environment, from_env_file, file)
-    values = _merge(*layers)
-    _settle_password(values, layers)
-    named = _shown(config_file, base) if config_file else ""
-    sources = _sources(
-        (file, lambda flag: f"{named}: {spelled.get(flag.key, flag.name)}"),
-        (from_env_file, lambda flag: f"{env_file}: {flag.variable}"),
-        (environment, lambda flag: flag.variable),
-        (given, lambda flag: f"--{flag.name}"),
-    )
     if "reload_dir" in given and not values.get("reload"):
         raise WrongUsage("--reload-dir says which folders --reload watches: give --reload too")
     if "uds" in values and (listening := [key for key in ("host", "port") if key in given]):
@@ -85,13 +75,159 @@ def load(
         raise WrongUsage(
             f"--{listening[0]} has no effect where {where} is given: leave one of them out"
         )
-    key_file = _first("api_key_file", *layers)
-    read_from = (config_file, env_file, key_file, _first("admin_key_file", *layers))
+    key_file, admin_key_file = (
+        _first(key, *read.layers) for key in ("api_key_file", "admin_key_file")
+    )
+    read_from = (read.config_file, read.env_file, key_file, admin_key_file)
     keys = None if key_file is None else ApiKeys.of(key_file)
     admin_keys = _admin_keys(values)
     files = tuple(str(path) for path in read_from if path is not None)
-    config = _build(values, sources, new, files, base, keys)
+    config = _build(values, sources, read.env, files, base, keys)
     return dataclasses.replace(config, admin_keys=admin_keys)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The value of one option, and where it is from.
+
+    Args:
+        option: its name, such as `port`, or `Model.timeout` for one of a node.
+        value: as JSON has it; None where none was given and none is the default.
+        source: `default`, or what gave it: `--port`, `GRAPHSERVE_PORT`, `pyproject.toml: port`,
+            `decorator`.
+    """
+
+    option: str
+    value: object
+    source: str
+
+
+def explain(
+    flags: Mapping[str, object], environ: Mapping[str, str], cwd: str | os.PathLike[str]
+) -> tuple[list[Choice], dict[str, str]]:
+    """Return each option of the graph with where its value is from, and where options of nodes were
+    given, by `Node.option`.
+
+    Secrets are left out.
+
+    Args:
+        flags: as for `load`.
+        environ: as for `load`.
+        cwd: as for `load`.
+
+    Raises:
+        ConfigurationError: as `load` does.
+    """
+    read = _read(flags, environ, Path(cwd).absolute())
+    places = read.places()
+    choices = []
+    for flag in FLAGS:
+        if flag.key in BY_NODE:
+            continue
+        value = read.values.get(flag.key, flag.default)
+        shown = HIDDEN if flag.kind is SECRET and value is not None else value
+        choices.append(Choice(flag.name, shown, places.get(flag.key, DEFAULT)))
+    nodes = {
+        place.removeprefix("set "): label
+        for place, label in places.items()
+        if place.startswith("set ")
+    }
+    nodes |= {  # which wins over `set`, wherever it was given
+        f"{place.removeprefix('scale ')}.workers": label
+        for place, label in places.items()
+        if place.startswith("scale ")
+    }
+    return choices, nodes
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What all layers say.
+
+    Args:
+        given: the flags.
+        environment: the environment.
+        from_env_file: options in the env file.
+        file: the configuration file.
+        values: of all, the first that speaks wins.
+        config_file: the configuration file, if there is one.
+        spelled: as what each option is written there.
+        env_file: the env file, if there is one.
+        env: the variables of the env file that are no options.
+        named: how messages call the configuration file.
+    """
+
+    given: Layer
+    environment: Layer
+    from_env_file: Layer
+    file: Layer
+    values: Layer
+    config_file: Path | None
+    spelled: dict[str, str]
+    env_file: str | None
+    env: dict[str, str]
+    named: str
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Return the layers, the first wins."""
+        return self.given, self.environment, self.from_env_file, self.file
+
+    def places(self) -> dict[str, str]:
+        """Return where each option was given, as that place is called: by its key; those of nodes
+        by `scale Node`, `set Node` and `set Node.option`.
+        """
+        found: dict[str, str] = {}
+        labelled: tuple[tuple[Layer, Callable[[Flag], str]], ...] = (
+            (self.file, lambda flag: f"{self.named}: {self.spelled.get(flag.key, flag.name)}"),
+            (self.from_env_file, lambda flag: f"{self.env_file}: {flag.variable}"),
+            (self.environment, lambda flag: flag.variable),
+            (self.given, lambda flag: "TARGET" if flag.key == TARGET else f"--{flag.name}"),
+        )
+        for layer, label in labelled:
+            for key, value in layer.items():
+                where = label(BY_KEY[key])
+                if key not in BY_NODE:
+                    found[key] = where
+                    continue
+                for node in _nodes(value):
+                    found[f"{key} {node}"] = where
+                if key == "set" and isinstance(value, dict):
+                    found |= {
+                        f"set {node}.{option}": where
+                        for node, options in value.items()
+                        for option in options
+                    }
+        return found
+
+
+def _read(flags: Mapping[str, object], environ: Mapping[str, str], base: Path) -> _Read:
+    given = _flag_layer(flags, base)
+    environment = _environment_layer(environ, base)
+    config_file = _config_file(_first("config", given, environment), base)
+    file, spelled = _file_layer(config_file, base)
+    env_file = _first("env_file", given, environment, file)
+    env = _env_file(env_file)
+    from_env_file = _environment_layer(env, base, nested=True)
+    layers = (given, environment, from_env_file, file)
+    values = _merge(*layers)
+    _settle_password(values, layers)
+    return _Read(
+        given=given,
+        environment=environment,
+        from_env_file=from_env_file,
+        file=file,
+        values=values,
+        config_file=config_file,
+        spelled=spelled,
+        env_file=env_file,
+        env={
+            name: value
+            for name, value in env.items()
+            if name not in environ and not name.startswith(PREFIX)
+        },
+        named=_shown(config_file, base) if config_file else "",
+    )
 
 
 def run_dir(environ: Mapping[str, str], cwd: str | os.PathLike[str]) -> str | None:
@@ -257,14 +393,6 @@ def _merge(*layers: Layer) -> Layer:
     for layer in reversed(layers):
         merged |= {key: _overlay(merged.get(key), value) for key, value in layer.items()}
     return merged
-
-
-def _sources(*layers: tuple[Layer, Callable[[Flag], str]]) -> dict[str, str]:
-    """Return where each node is named, as that place is called; the last layer wins."""
-    return {
-        f"{key} {node}": label(BY_KEY[key])
-        for layer, label in layers for key in ("scale", "set") for node in _nodes(layer.get(key))
-    }  # fmt: skip
 
 
 def _nodes(by_node: object) -> Iterable[str]:
