@@ -27,7 +27,7 @@ EXAMPLES: list[ControlMessage] = [
     messages.Failed("it raised", "Traceback …\n"),
     messages.Draining(),
     messages.Drained(),
-    messages.HealthReport(1, 0.5, 2, 3, 4, 5, 6, 7),
+    messages.HealthReport(1, 0.5, 2, 3, 4, 5, 6, 7, 8),
     messages.Bound(""),
     messages.Held("Model", "/read 12 ab", 2),
     messages.Answered("Model", "/read 12 ab"),

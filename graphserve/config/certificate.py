@@ -44,6 +44,21 @@ def certificate(tls: TlsPlan | None, password: str | None) -> Iterator[Trouble]:
         yield from _dates(context, tls.certfile)
 
 
+def seconds_left(tls: TlsPlan, password: str | None) -> float | None:
+    """Return how long the certificate in the files is still valid: 0.0 if it has expired; None if
+    that cannot be said.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(tls.certfile, tls.keyfile, lambda: password or "")
+        found = _presented(context, tls.certfile)
+    except ssl.SSLCertVerificationError as exc:
+        return 0.0 if exc.verify_code == _EXPIRED else None
+    except (OSError, ValueError):  # which all errors of `ssl` are
+        return None
+    return max(0.0, ssl.cert_time_to_seconds(str(found["notAfter"])) - time.time())
+
+
 def _readable(flag: str, path: str) -> Iterator[Trouble]:
     try:
         with open(path, "rb") as file:
@@ -119,12 +134,8 @@ def _dates(server: ssl.SSLContext, certfile: str) -> Iterator[Trouble]:
     A client that trusts exactly this certificate shakes hands with it, in memory.
     The standard library has no other public way to look into a certificate that is no authority's.
     """
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False
-    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    client.load_verify_locations(certfile)
     try:
-        found = _handshake(client, server)
+        found = _presented(server, certfile)
     except ssl.SSLCertVerificationError as exc:
         if exc.verify_code == _EXPIRED:
             yield Trouble(f"the certificate in {certfile} has expired: renew it")
@@ -149,6 +160,19 @@ def _dates(server: ssl.SSLContext, certfile: str) -> Iterator[Trouble]:
                 f"the certificate in {certfile} expires in {left / 86400:.1f} days: renew it",
                 warning=True,
             )
+
+
+def _presented(server: ssl.SSLContext, certfile: str) -> dict[str, object]:
+    """Return the certificate that a server presents to a client that trusts exactly that one.
+
+    Raises:
+        ssl.SSLError: the client refuses it, or they cannot shake hands.
+    """
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    client.load_verify_locations(certfile)
+    return _handshake(client, server)
 
 
 def _handshake(client: ssl.SSLContext, server: ssl.SSLContext) -> dict[str, object]:

@@ -82,6 +82,9 @@ class EventKind(enum.Enum):
     ROLLOUT_STEP = "rollout-step"  # a worker is replaced, a node is started
     CODE_CHANGED = "code-changed"  # a file that --reload watches
     WATCH_FAILED = "watch-failed"
+    # load
+    SHEDDING_BEGUN = "shedding-begun"  # calls are refused, since there are too many
+    SHEDDING_ENDED = "shedding-ended"
     # calls that kill
     CALLS_AT_DEATH = "calls-at-death"  # any of them may have ended the worker
     DEATHS_IN_A_ROW = "deaths-in-a-row"  # of workers that executed the same API
@@ -90,6 +93,7 @@ class EventKind(enum.Enum):
     FALLBACK_BEGUN = "fallback-begun"  # a fallback server is there, where calls wait
     FALLBACK_ENDED = "fallback-ended"
     FALLBACK_FAILED = "fallback-failed"
+    CERTIFICATE_EXPIRES = "certificate-expires"  # soon, or it has
     CERTIFICATE_TROUBLE = "certificate-trouble"
     # the machine
     FILES_REMOVED = "files-removed"  # of the run folder, by others; made anew

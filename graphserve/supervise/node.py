@@ -16,6 +16,7 @@ from graphserve.graph.resolver import import_limit
 from graphserve.supervise.backoff import Backoff
 from graphserve.supervise.counts import GraphCounts
 from graphserve.supervise.events import SHOWN_OTHERWISE, EventKind, LogRecord, State, happened
+from graphserve.supervise.overload import Overload
 from graphserve.supervise.process.reaper import how_it_ended
 from graphserve.supervise.process.sockets import NamedSocket
 from graphserve.supervise.process.worker_process import (
@@ -91,6 +92,7 @@ class Node(NodeLife):
         self.scaling = False  # it gets more workers, which are not ready yet
         self.shows = True  # whether its changes are shown
         self.restart_policy = RestartPolicy(self)
+        self.overload = Overload()
         self._broke = asyncio.Event()
         self._pulse_at = 0.0  # when `check_pulse` was called last
 
@@ -250,6 +252,9 @@ class Node(NodeLife):
             Why it is to be replaced, if it has had its time; else nothing.
         """
         worker.reports(report)
+        if self.overload.reported(worker.pid, report.shed, asyncio.get_running_loop().time()):
+            words = f"{self.plan.name} sheds calls: it has more to do than it can"
+            self.say(EventKind.SHEDDING_BEGUN, "warning", words)
         verdict = judge(worker.options, report, worker.quota)
         if verdict is None:
             return ""
@@ -263,6 +268,13 @@ class Node(NodeLife):
     def check_pulse(self) -> None:
         """Kill workers whose loop is stuck: they do not even report."""
         now = asyncio.get_running_loop().time()
+        if (shed := self.overload.over(now)) is not None:
+            refused, seconds = shed
+            words = (
+                f"{self.plan.name} sheds no calls any more: {refused:,} were refused in"
+                f" {max(1.0, seconds):.0f} s"
+            )
+            self.say(EventKind.SHEDDING_ENDED, "info", words, fields={"refused": refused})
         on_time = now - self._pulse_at < FREEZE  # otherwise it was we who did not listen
         self._pulse_at = now
         for worker in self.ready_workers():
@@ -475,6 +487,7 @@ class Node(NodeLife):
         self.say(EventKind.WORKER_KILLED, "warning", words, worker)
 
     def _died(self, worker: WorkerProcess, code: int) -> None:
+        self.overload.gone(worker.pid)
         self.counts.died(worker)
         if not worker.message:
             worker.ends_for(f"a worker of {self.plan.name} {how_it_ended(code)}")

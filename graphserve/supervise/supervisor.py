@@ -18,6 +18,7 @@ from graphserve.config import Config
 from graphserve.errors import ExitCode, GraphServeError, StartupError
 from graphserve.graph.plan import Plan, Resolution
 from graphserve.graph.resolver import Resolver, import_limit, require
+from graphserve.supervise.certificate_watch import CertificateWatch
 from graphserve.supervise.control.admin import AdminPort
 from graphserve.supervise.control.server import ControlApi, open_admin, open_control
 from graphserve.supervise.event_ring import EventRecorder, EventRing
@@ -204,6 +205,7 @@ class SupervisedGraph(GraphLife):
             self.enter(GraphPhase.SERVING)
             self._notifier.serving(self.public.url)
             self.job(self._reload_when_asked())
+            self._watch_certificate()
             await self.signals.stopping.wait()
             self.enter(GraphPhase.STOPPING)
             await cancel(self._jobs)
@@ -238,6 +240,22 @@ class SupervisedGraph(GraphLife):
             " Listen on 127.0.0.1 behind a proxy with TLS, or come by an SSH tunnel"
         )
         self._say(EventKind.NOTICE, "warning", words)
+
+    def _watch_certificate(self) -> None:
+        """Tell from now on before the certificate expires, if there is one."""
+        config = self.config
+        if (tls := config.settings.listen.tls) is None:
+            return
+        # brings ssl along, which few graphs need here
+        from graphserve.config.certificate import seconds_left
+
+        fleet = self.fleet
+        watch = CertificateWatch(
+            tls.certfile,
+            lambda: seconds_left(tls, config.keyfile_password),
+            self._say,
+        )
+        self.job(watch.run(lambda: fleet.current.number if fleet.current is not None else 0))
 
     def _look(self, suspect: str) -> None:
         """Have the run folder looked after, once there is who does it."""

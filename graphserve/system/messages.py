@@ -136,6 +136,7 @@ class HealthReport(FromWorker, type="health"):
     waiting: int  # calls that its batches hold
     ran_on_async: int  # calls that ran on after their caller had gone
     ran_on_sync: int
+    shed: int = 0  # calls that were not begun, since there were too many
 
 
 class Bound(FromWorker, type="bound"):

@@ -573,6 +573,7 @@ class WorkerServer:
             waiting=sum(batcher.waiting_calls for batcher in self.batchers.values()),
             ran_on_async=executor.abandoned.ran_on_async,
             ran_on_sync=executor.abandoned.ran_on_sync,
+            shed=executor.refused,
         )
 
     def _busy(self) -> bool:

@@ -26,7 +26,7 @@ from graphserve.graph.plan import ApiPlan, NodePlan
 from graphserve.isolation import forked
 from graphserve.loop.eager import Eager
 from graphserve.loop.timers import Timer, timers_of
-from graphserve.metrics.layout import ABANDONED, QUEUE, SHED
+from graphserve.metrics.layout import ABANDONED, QUARANTINED, QUEUE, SHED
 from graphserve.metrics.recorder import CounterSeries, HistogramSeries, Recorder
 from graphserve.system.worker_pages import DEADLINE, EXECUTING
 from graphserve.wire.codec import ArgumentsCodec, ResultCodec, accept_format
@@ -149,6 +149,7 @@ class Executor:
     ) -> None:  # fmt: skip
         self.recorder = recorder
         self._queues: dict[int, HistogramSeries] = {}  # by the number of the API
+        self.refused = 0  # calls that were not begun, since there were too many
         self.node = node
         self._files = files
         self.threads = threads
@@ -183,6 +184,8 @@ class Executor:
 
     def shed(self, reason: int) -> None:
         """Count a call that is not begun, and why."""
+        if reason != QUARANTINED:
+            self.refused += 1
         if self.recorder is not None:
             self.recorder.counter(SHED, reason).add()
 
