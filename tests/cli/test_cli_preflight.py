@@ -16,7 +16,7 @@ import trustme
 
 from graphserve.cli import preflight
 from graphserve.config import Config
-from graphserve.config.certificate import certificate
+from graphserve.config.certificate import certificate, seconds_left
 from graphserve.declare.options import ServiceOptions
 from graphserve.graph.plan import ListenPlan, NodePlan, Plan, Settings, TlsPlan, Trouble
 from graphserve.system.rundir.claim import RunDir
@@ -89,6 +89,12 @@ class TestCertificate:
     def test_dates(self, days: float, message: str, tmp_path: Path) -> None:
         (found,) = said(certificate(TlsPlan(*pair(tmp_path, days=days)), None))
         assert message in found
+
+    @pytest.mark.parametrize("days", [-1.0, 2.0, 400.0])
+    def test_how_long_one_is_valid(self, days: float, tmp_path: Path) -> None:
+        left = seconds_left(TlsPlan(*pair(tmp_path, days=days)), None)
+        assert left == pytest.approx(max(0.0, days * 86400), abs=120)
+        assert seconds_left(TlsPlan(str(tmp_path / "nowhere"), None), None) is None
 
     def test_what_serve_hears_of_a_certificate_that_expires_soon(self, tmp_path: Path) -> None:
         listen = ListenPlan(tls=TlsPlan(*pair(tmp_path, days=2)))
