@@ -20,7 +20,7 @@ from typing import Literal
 import click
 
 from graphserve.cli import preflight
-from graphserve.cli.client import RunningGraph, described
+from graphserve.cli.client import RunningGraph, described, owner
 from graphserve.cli.display import say
 from graphserve.cli.display.table import size
 from graphserve.cli.flags import configure, current_folder, serve_options
@@ -129,7 +129,7 @@ def _configured(given: dict[str, object]) -> Iterator[Finding]:
         troubles += preflight.graph(resolution.plan)
         yield Finding("target", _described(resolution.plan))
     yield from _where(config)
-    yield from _of(troubles, "target")
+    yield from _of(troubles, "target", owner(config.settings.listen))
 
 
 def _described(plan: Plan) -> str:
@@ -143,9 +143,20 @@ def _where(config: Config) -> Iterator[Finding]:
     yield Finding("address", (listen.uds or f"{listen.host}:{listen.port}") + tls)
 
 
-def _of(troubles: Iterable[Trouble], what: str) -> Iterator[Finding]:
+def _of(troubles: Iterable[Trouble], what: str, owned: str) -> Iterator[Finding]:
+    """Return what troubles say.
+
+    Args:
+        troubles: these.
+        what: they are about.
+        owned: what is said of the address if a graph of this user has it, which is no trouble: it
+            may be the very graph that is asked about.
+    """
     for trouble in troubles:
-        yield Finding(what, trouble.message, "warning" if trouble.warning else "problem")
+        if owned and owned in trouble.message:
+            yield Finding("address", owned.strip())
+        else:
+            yield Finding(what, trouble.message, "warning" if trouble.warning else "problem")
 
 
 def _or_fine(what: str, found: str, troubles: Iterable[Trouble]) -> Iterator[Finding]:
