@@ -22,7 +22,8 @@ It never imports user code.
                       gone
     verdicts          decides by its health reports whether a worker is recycled or killed
     overload          tells when a node begins to refuse calls, and when that is over
-    certificate_watch tells before the certificate expires
+    certificate_watch
+                      tells before the certificate expires
     quarantine        refuses calls that have killed two workers
     rollout           replaces the workers of a node: by those of another revision, by more or
                       fewer, or one that has had its time (recycling)

@@ -298,6 +298,7 @@ def test_what_is_no_request_is_refused_or_given_up(
             assert not answer or answer.startswith(b"HTTP/1.1 4")
             assert len(answer) < 1000
             assert asked == []
+            monkeypatch.setattr(http, "READ_TIMEOUT", 60.0)
             assert (await exchange(port, get())).startswith(b"HTTP/1.1 200 ")
 
     asyncio.run(play())
