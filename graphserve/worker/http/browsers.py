@@ -13,11 +13,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from ipaddress import ip_address
 
 from graphserve.declare.origins import USUAL_PORTS
 from graphserve.graph.plan import ListenPlan
 from graphserve.wire.headers import ORIGIN, SEC_FETCH_SITE, Headers
-from graphserve.wire.hosts import LOOPBACK, is_loopback, plain, split
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.http.limits import shown
 from graphserve.worker.http.strict import host_is_valid
@@ -28,6 +28,9 @@ OWN_SITES = frozenset({b"same-origin", b"none"})
 # asks before a request that needs leave; it gets none here: where `cors` gives it, `Cors` has
 # answered before.
 SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+# names that no name server can point elsewhere (RFC 6761, 6.3)
+LOOPBACK = ("localhost", "*.localhost")
+_PARTS = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*)(?::(?P<port>[0-9]*))?\Z")
 _ORIGIN = re.compile(rb"(?P<scheme>https?)://(?P<host>[^/?#@\s]+)\Z", re.IGNORECASE)
 
 
@@ -43,7 +46,7 @@ class AllowedHosts:
         self._any = "*" in patterns
         self._loopback = loopback
         self._names = frozenset(
-            plain(pattern) for pattern in patterns if not pattern.startswith("*")
+            _plain(pattern) for pattern in patterns if not pattern.startswith("*")
         )
         self._below = tuple(pattern[1:].lower() for pattern in patterns if pattern.startswith("*."))
         # What most clients send is a few hosts; how many there are is not for a client to say.
@@ -67,11 +70,24 @@ class AllowedHosts:
         """Return whether it is a host, with a port or without, and one of these."""
         if host is None or not host_is_valid(host):
             return False
-        name = plain(split(host.decode("latin-1"))[0])
+        name = _plain(_split(host.decode("latin-1"))[0])
         if self._any or not name or name in self._names or name.endswith(self._below):
             # (without a name there is nothing that could be foreign; no browser sends that)
             return True
         return self._loopback and is_loopback(name)
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is one of this machine's own names for itself."""
+    name = _plain(host)
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ip_address(name)
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return address.is_loopback or (mapped is not None and mapped.is_loopback)
 
 
 def foreign_host(host: bytes) -> HttpProblem:
@@ -128,8 +144,8 @@ def origin(value: bytes) -> str | None:
 
 
 def _normal(scheme: str, host: bytes) -> str:
-    name, port = split(host.decode("latin-1"))
-    return f"{scheme}://{plain(name)}:{port or USUAL_PORTS.get(scheme, '')}"
+    name, port = _split(host.decode("latin-1"))
+    return f"{scheme}://{_plain(name)}:{port or USUAL_PORTS.get(scheme, '')}"
 
 
 def _foreign_page(header: str, value: bytes) -> HttpProblem:
@@ -138,3 +154,19 @@ def _foreign_page(header: str, value: bytes) -> HttpProblem:
         f"a browser sends this for a page of another site ({header}: {shown(value)}), which may"
         " call no API: --cors-origin says whose pages may",
     )
+
+
+def _split(host: str) -> tuple[str, str]:
+    found = _PARTS.match(host)
+    return (host, "") if found is None else (found["host"], found["port"] or "")
+
+
+def _plain(name: str) -> str:
+    """Return a name or an address in one spelling."""
+    name = name.lower().removesuffix(".")
+    if ":" not in name:
+        return name
+    try:
+        return str(ip_address(name.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        return name
