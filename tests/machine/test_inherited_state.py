@@ -133,14 +133,20 @@ def test_a_worker_that_is_killed_is_noticed(inheriting: Served) -> None:
     eventually(lambda: inheriting.workers() not in ([], [worker]), 30)
 
 
-@pytest.mark.parametrize(
-    ("number", "kind"),
-    [
-        (signal.SIGINT, "ignored"), (signal.SIGTERM, "blocked"),
-        rarely(signal.SIGTERM, "ignored"), rarely(signal.SIGINT, "blocked"),
-    ],
-)  # fmt: skip
 def test_a_signal_that_was_ignored_or_blocked_stops_the_graph(
+    inheriting: Served, request: pytest.FixtureRequest
+) -> None:
+    """The last test of each of these graphs."""
+    kind = request.node.callspec.params["inheriting"]
+    inheriting.signal(signal.SIGINT if kind == "ignored" else signal.SIGTERM)
+    assert inheriting.wait_exit() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "kind"), [(signal.SIGTERM, "ignored"), (signal.SIGINT, "blocked")]
+)
+def test_another_signal_that_was_ignored_or_blocked_stops_the_graph(
     number: signal.Signals, kind: str
 ) -> None:
     command = ignoring("inherits:Inherits", signals="trap '' INT TERM")
