@@ -83,6 +83,9 @@ class CallContext:
         forwarded: the headers of the entry's request that travel down, packed.
         callers: in a batch, each caller's own context, and how many items are its own.
         sent_ns: when it was sent to the queue of the node, by CLOCK_MONOTONIC; 0: it was not.
+        begun: when its execution began, by `time.perf_counter`; known only where calls are logged.
+        sent: bytes of the body of its answer that were sent before its last ones, if its head was;
+            likewise.
     """
 
     request_id: bytes = b""
@@ -106,6 +109,8 @@ class CallContext:
     forwarded: bytes | None = field(default=None, init=False)
     callers: list[tuple[CallContext, int]] | None = field(default=None, init=False)
     sent_ns: int = field(default=0, init=False)
+    begun: float | None = field(default=None, init=False)
+    sent: int | None = field(default=None, init=False)
 
     def seconds_left(self) -> float | None:
         """Return the seconds until the deadline, negative when it has passed; None without one."""

@@ -37,7 +37,7 @@ from graphserve.wire.api_keys import ApiKeyCheck
 from graphserve.wire.shared_buffers import SharedMemory
 from graphserve.wire.signature import Signature
 from graphserve.worker.batch.batcher import Batcher, BatchLease
-from graphserve.worker.dispatch.executor import Executor, bind
+from graphserve.worker.dispatch.executor import Executor, TimingExecutor, bind
 from graphserve.worker.dispatch.slots import GatedListener, Permit, Slots
 from graphserve.worker.drain import finish_connections, in_flight, until
 from graphserve.worker.flight_recorder import FlightRecorder
@@ -187,7 +187,8 @@ class WorkerServer:
         self.apis = bind(node, instance.instance)
         self.recorder = FlightRecorder()
         self.address = worker_socket(run, node.id, os.getpid())
-        self.executor = Executor(
+        make_executor = TimingExecutor if plan.access_log else Executor
+        self.executor = make_executor(
             node,
             instance.threads,
             plan.depth(node.name),

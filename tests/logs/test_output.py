@@ -23,6 +23,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import AsyncIterator
 from graphserve import api, depends, service
 
 print("printed at import")
@@ -72,6 +73,15 @@ class Noisy:
     @api
     async def fail(self) -> int:
         return await self.leaf.fail()
+
+    @api(method="GET", route="/echo/{text}")
+    async def echo(self, text: str) -> str:
+        return text
+
+    @api
+    async def counts(self, n: int) -> AsyncIterator[int]:
+        for number in range(n):
+            yield number
 
     @api
     async def hangs(self) -> None:
@@ -221,17 +231,43 @@ def test_the_level_of_the_log(app: Path, level: str) -> None:
 
 
 def test_the_access_log(app: Path) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
     with served_json("app:Noisy", "--access-log", cwd=app) as graph, graph.client() as client:
-        answer = client.post("/threaded", json={})
+        headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+        answer = client.post("/threaded", json={}, headers=headers)
         assert client.post("/none", json={}).status_code == 404
+        echo = client.get("/echo/a%20b", headers={"traceparent": "00-of nobody-x-01"})
+        streamed = client.post("/counts", json={"n": 3})
+        assert client.post("/fail", json={}).status_code == 502
+        assert client.get("/docs").status_code == 200
 
-        def mine():
-            return [r for r in graph.records() if r["fields"].get("status") == 200]
+        def known():
+            lines = {(r["node"], r["fields"]["path"]): r for r in requests(graph)}
+            return lines if len(lines) == 7 else None
 
-        (record,) = eventually(mine)
+        lines = eventually(known)
+        record = lines["Noisy", "/threaded"]
         assert record["message"].startswith("POST /threaded 200 ")
-        assert record["fields"]["request_id"] == answer.headers["x-request-id"]
-        assert record["fields"]["ms"] > 0
+        said = record["fields"]
+        documented = (
+            "request_id trace_id method path route status ms queue_ms bytes_in bytes_out client"
+        )
+        assert {record["slot"], *said} == {0, *documented.split()}
+        assert said["request_id"] == answer.headers["x-request-id"]
+        assert (said["trace_id"], said["method"], said["status"]) == (trace, "POST", 200)
+        assert 0 < said["queue_ms"] < said["ms"]
+        assert (said["bytes_in"], said["bytes_out"]) == (2, len(answer.content))
+        said = lines["Noisy", "/echo/a%20b"]["fields"]
+        assert (said["route"], said["trace_id"]) == ("/echo/{text}", None)
+        assert (said["bytes_in"], said["bytes_out"]) == (0, len(echo.content))
+        said = lines["Noisy", "/counts"]["fields"]
+        assert said["bytes_out"] > len(streamed.content), "with the sizes of its chunks"
+        said = lines["Leaf", "/fail"]["fields"]
+        assert (said["status"], said["bytes_out"] > 0) == (500, True)
+        assert said["request_id"] == lines["Noisy", "/fail"]["fields"]["request_id"]
+        said = lines["Noisy", "/none"]["fields"]
+        assert (said["route"], said["queue_ms"], said["bytes_out"] > 0) == (None, None, True)
+        assert lines["Noisy", "/docs"]["fields"]["bytes_out"] > 100
 
 
 def test_the_access_log_has_what_is_no_api_and_clients_that_left(app: Path) -> None:

@@ -267,6 +267,19 @@ class Executor:
         return execution
 
 
+class TimingExecutor(Executor):
+    """An executor that notes when each call began, for the access log."""
+
+    def register(self, execution: Running) -> None:
+        """Count a call as executed from now on."""
+        now = time.perf_counter()
+        context = execution.context
+        context.begun = now
+        for own, _ in context.callers or ():  # of a batch
+            own.begun = now
+        super().register(execution)
+
+
 class Execution:
     """One call that is being executed."""
 

@@ -32,7 +32,7 @@ from graphserve.worker.dispatch.executor import BoundApi
 from graphserve.worker.dispatch.opened import OpenedFile, open_result
 from graphserve.worker.dispatch.shedding import AdaptiveThrottle, noted
 from graphserve.worker.dispatch.slots import Permit
-from graphserve.worker.http.access_log import log_answer, shown
+from graphserve.worker.http.access_log import CountingWriter, body_length, log_answer, shown
 from graphserve.worker.http.listener import Listener
 from graphserve.worker.http.response import Responder
 from graphserve.worker.http.routing import RoutedCall
@@ -123,6 +123,7 @@ class AnswerableRequest:
         "context",
         "http_1_0",
         "keep_alive",
+        "length",
         "lost",
         "responder",
         "response_complete",
@@ -155,6 +156,7 @@ class AnswerableRequest:
     _noted_body: bytes | None  # of that, where calls of its node are suspects
     lost: bool
     response_complete: bool
+    length: int  # of its body, as far as it is here
     _files: FilesOfCall | None  # what it was sent on disk, of an API that takes such files
 
     @property
@@ -164,8 +166,11 @@ class AnswerableRequest:
 
     @property
     def transport(self) -> Writer:
-        """Return where the answer is written."""
-        return self.connection.transport
+        """Return where the answer is written, if it is not one write."""
+        connection = self.connection
+        if connection.listener.logs_calls:
+            return CountingWriter(connection.transport, self.context)
+        return connection.transport
 
     @property
     def flow(self) -> FlowControl:
@@ -185,18 +190,35 @@ class AnswerableRequest:
         """Close the connection behind the answer."""
         self.keep_alive = False
 
-    def log(self, status: int) -> None:
+    def log(self, status: int, last: bytes = b"") -> None:
         """Write the line of the access log, unless a sibling has passed the call on and writes it,
         with its client.
+
+        Args:
+            status: of the answer.
+            last: of the answer, what did not go before.
         """
         if self.trust is not RELAYED:
-            seconds = time.perf_counter() - self.started
-            routed = self.routed
-            method, path = "POST", self._api.plan.route
+            now = time.perf_counter()
+            routed, context = self.routed, self.context
+            plan = self._api.plan
+            method, path = "POST", plan.route
             if routed is not None:
                 method = "HEAD" if routed.head else routed.method.decode()
                 path = shown(routed.path)
-            log_answer(method, path, status, self.context.request_id, seconds, self.client)
+            log_answer(
+                method,
+                path,
+                status,
+                context.request_id,
+                now - self.started,
+                self.client,
+                route=plan.public_path,
+                traceparent=context.traceparent,
+                queued=None if context.begun is None else context.begun - self.started,
+                bytes_in=self.length,
+                bytes_out=body_length(last) if context.sent is None else context.sent + len(last),
+            )
 
     def count(self, status: int) -> None:
         """Count how it has ended, which is done once."""
@@ -455,7 +477,7 @@ class AnswerableRequest:
         if self.body_stream is not None and not self._whole:
             self.body_stream.fail()  # a thread may wait for more of it
         if connection.listener.logs_calls:
-            self.log(status)
+            self.log(status, data)
         if not self.keep_alive and close:
             connection.end(unread=self.body_stream is not None and not self._whole)
         if self._files is not None or self.context.files is not None:

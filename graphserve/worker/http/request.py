@@ -123,7 +123,6 @@ class HttpRequest(AnswerableRequest):
         "_limit",
         "_problem",
         "_relay",
-        "length",
         "media_type",
         "query",
         "sink",
@@ -165,7 +164,6 @@ class HttpRequest(AnswerableRequest):
         self._body: list[bytes | bytearray] | None = None
         self._format: Format | None = None
         self._problem: CallError | None = None
-        self.length = 0
         self.query = b""
         self.media_type = b""
         self._form_file: FormFile | None = None  # what the API reads of the form that its body is
@@ -187,6 +185,7 @@ class HttpRequest(AnswerableRequest):
         self._noted_body: bytes | None = None
         self.lost = False
         self.response_complete = False
+        self.length = 0
         self._files: FilesOfCall | None = None
 
     # --- reading ---
@@ -196,6 +195,7 @@ class HttpRequest(AnswerableRequest):
         `checked`.
         """
         context = self.context
+        self.length = len(body)
         self._format = _TYPED
         self._accept = _CHECKED if checked else _TYPED
         if self._api.signature.stream:
