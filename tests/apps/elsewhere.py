@@ -5,6 +5,7 @@ httpx clients.
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ from graphserve import api, depends, service
 
 URL = os.environ.get("FAR_URL", "http://user:s3cret@127.0.0.1:1/inner")
 PIECE = b"x" * 65536
+SITE = Path(__file__).with_name("files") / "site"
 
 
 @service
@@ -62,6 +64,14 @@ class Far:
     @api
     async def double(self, x: int) -> int:
         return 2 * x
+
+    @api(method="GET", route="/site/{name}")
+    def site(self, name: str, times: int = 1) -> Path:
+        return SITE / name
+
+    @api
+    async def listed(self) -> list[Path]:
+        return [SITE / "style.css"] * 2
 
 
 class Asks:
@@ -131,6 +141,12 @@ class Asks:
             return [await self.far.total(pieces())]  # type: ignore[attr-defined]
         except Exception as exc:
             return [type(exc).__name__, str(exc)]
+
+    @api
+    async def files(self) -> list[list[str]]:
+        one = await self.far.site("style.css", times=2)  # type: ignore[attr-defined]
+        several = await self.far.listed()  # type: ignore[attr-defined]
+        return [[path.name, path.read_text(), str(path.parent)] for path in (one, *several)]
 
     @api
     async def streamed(self, n: int) -> list[int]:

@@ -4,6 +4,7 @@ in one process.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from tests.apps import elsewhere
 from tests.call.test_three_ways import Ask, as_processes, in_this_process
-from tests.harness import APPS, Served, rarely, served
+from tests.harness import APPS, Served, eventually, rarely, served
 
 ROOT = APPS.parent.parent
 WAYS = ("local", "processes", "elsewhere")
@@ -58,6 +59,21 @@ def test_what_an_upload_raises_is_the_callers_own(ask: Ask) -> None:
 def test_a_piece_that_is_no_bytes_does_not_fit(ask: Ask) -> None:
     says = "Far.total: 'chunks' is an iterator of bytes; one piece was 'text'"
     assert ask("wrong_upload", kind="text") == ["InvalidArguments", says]
+
+
+# --- files on disk ---
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_file_is_one_here_and_removed_with_the_call(asks: dict[str, Ask], way: str) -> None:
+    site = APPS / "files" / "site"
+    named, *others = asks[way]("files")
+    assert [named[0], {text for _, text, _ in (named, *others)}] == ["style.css", {"body {}\n"}]
+    for _, _, folder in (named, *others):
+        if way == "elsewhere":
+            eventually(lambda folder=folder: not os.path.exists(folder))
+        else:
+            assert folder == str(site)
 
 
 # --- httpx clients ---
