@@ -7,6 +7,7 @@
     events                likewise: what happened to it
     operate               ps, status, metrics, scale, reload, restart, stop: a running graph
     client                how those find the graph and reach it, over its control socket
+    top                   likewise: what it does, live; `figures` makes its figures of two looks
     since                 `--since`, of those that show what was
     flags                 the options, made from the table in `config/flags.py`
     library               the process that `graphserve.serve()` starts in place of the command
@@ -37,7 +38,8 @@ from graphserve.system.inherited import open_standard_streams
 # In the order of the help. Each is a function of its name, in `operate` or in a module of its own.
 WITH_TARGET = ("serve", "graph", "check", "config", "doctor")
 WITH_GRAPH = (
-    "ps", "status", "logs", "events", "stack", "metrics", "scale", "reload", "restart", "stop",
+    "ps", "status", "top", "logs", "events", "stack", "metrics", "scale", "reload", "restart",
+    "stop",
 )  # fmt: skip
 COMMANDS = (*WITH_TARGET, *WITH_GRAPH)
 IN_OPERATE = ("ps", "status", "metrics", "scale", "reload", "restart", "stop")
@@ -56,6 +58,8 @@ SYNONYMS = {
     "draw": "graph",
     "plot": "graph",
     "info": "status",
+    "watch": "top",
+    "stats": "top",
     "log": "logs",
     "tail": "logs",
     "dump": "stack",

@@ -7,6 +7,7 @@
     lines      records as lines: the words and colours of all displays
     writer     writes lines to a descriptor that may stall, in a thread: the supervisor never waits
     table      the tables of `ps` and `status`
+    live       the picture of `top`; `screen` is the terminal that it is shown on
     timing     what `status --timing` shows
     say        what the commands print themselves
 

@@ -30,17 +30,18 @@ def open_display(log_format: str, level: str) -> Display:
     if log_format == "json":
         return JsonDisplay(level)
     paint = lines.coloured if takes_colour(STDERR) else lines.plain
-    if log_format == "auto" and _draws(STDERR):
+    if log_format == "auto" and draws(STDERR):
         from graphserve.cli.display.terminal import TerminalDisplay
 
         return TerminalDisplay(level, paint=paint)
     return TextDisplay(level)
 
 
-def _draws(fd: int) -> bool:
+def draws(fd: int) -> bool:
+    """Return whether a descriptor is a terminal on which pictures can be drawn."""
     return os.isatty(fd) and os.environ.get("TERM", "dumb") != "dumb"
 
 
 def takes_colour(fd: int) -> bool:
     """Return whether a descriptor is a terminal that shows colours, and the user wants them."""
-    return _draws(fd) and not os.environ.get("NO_COLOR")
+    return draws(fd) and not os.environ.get("NO_COLOR")
