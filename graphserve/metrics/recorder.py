@@ -1,7 +1,8 @@
 """Counts what happens in this process, in memory that its supervisor reads. Runs in workers and
 fallback servers.
 
-An observation is made on the loop's thread, costs about half a microsecond, and asks nobody.
+An observation is made on the loop's thread, costs about half a microsecond, and asks nobody. Most
+end as the one before did, and take about as long: that is looked at first.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from graphserve.metrics.layout import (
 )
 
 _SUM = len(SECONDS) + 1  # where the sum stands behind the first bucket
+_EVER = 1 << 62  # nanoseconds; the bound of the last bucket
 _METHOD_NUMBERS = {name.encode(): number for number, name in enumerate(METHODS)}
 
 
@@ -54,6 +56,8 @@ class Recorder:
         self._room = len(words) - SPARE
         self._places: dict[int, int] = {}  # of the first word of a series, by its key
         self._requests: dict[tuple[int, bytes], RequestSeries] = {}  # by route and method
+        self._calls: dict[tuple[int, int], CallSeries] = {}  # by edge and API
+        self._timed: list[_TimedSeries] = []  # these and those
 
     @classmethod
     def open(cls, plan: Plan, node: NodePlan, descriptor: int) -> Recorder | None:
@@ -76,7 +80,17 @@ class Recorder:
         expected = FORMAT, len(words), layout.meaning
         if (words[FORMAT_AT], words[SIZE_AT], words[MEANING_AT]) != expected:
             return None
-        return cls(layout, words)
+        recorder = cls(layout, words)
+        os.register_at_fork(after_in_child=recorder.leave)
+        return recorder
+
+    def leave(self) -> None:
+        """Count in memory of its own from now on, since this process is a child that user code has
+        forked: what it runs before it ends is of its parent, which counts it.
+        """
+        self.words = memoryview(bytearray(self.words)).cast("q")
+        for series in self._timed:
+            series.leave(self.words)
 
     def place(self, kind: SeriesKind, first: int = 0, second: int = 0, third: int = 0) -> int:
         """Return where the first word of a series stands, which is begun with this; where there is
@@ -145,7 +159,11 @@ class Recorder:
 
     def calls(self, edge: int, api: int) -> CallSeries:
         """Return what counts the calls by an edge to an API, each by its number in the Plan."""
-        return CallSeries(self, edge, api)
+        found = self._calls.get((edge, api))
+        if found is None:
+            found = self._calls[edge, api] = CallSeries(self, edge, api)
+            self._timed.append(found)
+        return found
 
     def requests(self, route: int, method: bytes) -> RequestSeries:
         """Return what counts the requests to a route of the port with a method.
@@ -163,6 +181,7 @@ class Recorder:
             if found is None:
                 found = RequestSeries(self, route, number)
                 self._requests[key] = found
+                self._timed.append(found)
         return found
 
     def route(self, path: str) -> int:
@@ -174,35 +193,142 @@ class Recorder:
 class CounterSeries:
     """Counts one thing."""
 
-    __slots__ = ("_at", "_words")
+    __slots__ = ("_at", "_recorder")
 
     def __init__(self, recorder: Recorder, kind: SeriesKind, *key: int) -> None:
-        self._words = recorder.words
+        self._recorder = recorder
         self._at = recorder.place(kind, *key)
 
     def add(self, number: int = 1) -> None:
         """Count so many more."""
-        self._words[self._at] += number
+        self._recorder.words[self._at] += number
 
 
 class HistogramSeries:
     """Counts how large things are."""
 
-    __slots__ = ("_at", "_bounds", "_words")
+    __slots__ = ("_at", "_bounds", "_recorder")
 
     def __init__(self, recorder: Recorder, kind: SeriesKind, *key: int) -> None:
-        self._words = recorder.words
+        self._recorder = recorder
         self._at = recorder.place(kind, *key)
         self._bounds = kind.bounds
 
     def observe(self, value: int) -> None:
         """Count one that is so large."""
-        words = self._words
+        words = self._recorder.words
         words[self._at + bisect_left(self._bounds, value)] += 1
         words[self._at + len(self._bounds) + 1] += value
 
 
-class CallSeries:
+class _TimedSeries:
+    """Counts how one thing ends, and how long that takes. There is one object for each thing, so
+    that nobody else writes where it counts.
+
+    Args:
+        recorder: has the memory.
+        begins: the kind of the series of its beginnings.
+        ends: the kind of the series of its ends.
+        first: the first number in their keys.
+        second: the second one; of an end, the third one says how it was.
+    """
+
+    __slots__ = (
+        "_above",
+        "_begins",
+        "_begun",
+        "_bucket",
+        "_ends",
+        "_first",
+        "_how",
+        "_most",
+        "_number",
+        "_places",
+        "_recorder",
+        "_second",
+        "_sum",
+        "_total",
+        "_words",
+    )
+
+    def __init__(
+        self, recorder: Recorder, begins: SeriesKind, ends: SeriesKind, first: int, second: int
+    ) -> None:
+        self._recorder = recorder
+        self._begins = begins
+        self._ends = ends
+        self._first = first
+        self._second = second
+        self._words = recorder.words
+        self._begun = recorder.place(begins, first, second)
+        self._places: dict[int, int] = {}  # by how it ended
+        # The last end: how it was, the bounds of its bucket, where that and the sum stand, and what
+        # is written there: a word is slow to read.
+        self._how = -1
+        self._above = 0
+        self._most = 0
+        self._bucket = 0
+        self._number = 0
+        self._sum = 0
+        self._total = 0
+
+    def begin(self) -> None:
+        """Count one that begins; `end` follows, once."""
+        self._words[self._begun] += 1
+
+    def end(self, how: int, nanoseconds: int) -> None:
+        """Count how one has ended, and how long it took.
+
+        Args:
+            how: the outcome of a call; the status of a request.
+            nanoseconds: how long.
+        """
+        if how == self._how and self._above < nanoseconds <= self._most:
+            # (nothing is called in here: a call that misfits is counted in the thread that made it)
+            words = self._words
+            number = self._number = self._number + 1
+            words[self._bucket] = number
+            total = self._total = self._total + nanoseconds
+            words[self._sum] = total
+        else:
+            self._end_otherwise(how, nanoseconds)
+
+    def leave(self, words: memoryview[int]) -> None:
+        """Count there from now on, where everything stands as it did (`Recorder.leave`)."""
+        self._words = words
+
+    def _end_otherwise(self, how: int, nanoseconds: int) -> None:
+        at = self._places.get(how)
+        if at is None:
+            at = self._recorder.place_end(
+                self._begun, self._begins, self._ends, self._first, self._second, how
+            )
+            if at is not None:
+                self._places[how] = at
+        number = bisect_left(SECONDS, nanoseconds)
+        words = self._words
+        if at is None:  # others count there too
+            at = self._recorder.other(self._ends)
+            words[at + number] += 1
+            words[at + _SUM] += nanoseconds
+            return
+        above = SECONDS[number - 1] if number else -1
+        most = SECONDS[number] if number < len(SECONDS) else _EVER
+        # (nothing is called from here on: see `end`)
+        bucket = at + number
+        at += _SUM
+        words[bucket] += 1
+        words[at] += nanoseconds
+        self._how = how
+        self._above = above
+        self._most = most
+        self._bucket = bucket
+        self._number = words[bucket]
+        self._sum = at
+        self._total = words[at]
+
+
+class CallSeries(_TimedSeries):
     """Counts the calls by one edge to one API, at their caller.
 
     Args:
@@ -211,47 +337,20 @@ class CallSeries:
         api: the number of the API.
     """
 
-    __slots__ = ("_api", "_begun", "_edge", "_places", "_recorder", "_retries", "_words")
+    __slots__ = ("_retries",)
 
     def __init__(self, recorder: Recorder, edge: int, api: int) -> None:
-        self._recorder = recorder
-        self._edge = edge
-        self._api = api
-        self._words = recorder.words
-        self._begun = recorder.place(CALLS_BEGUN, edge, api)
+        super().__init__(recorder, CALLS_BEGUN, CALL, edge, api)
         self._retries = 0  # where they are counted, once there was one
-        self._places: dict[int, int] = {}  # by outcome
-
-    def begin(self) -> None:
-        """Count a call that is sent; `end` follows, once."""
-        self._words[self._begun] += 1
 
     def retry(self) -> None:
         """Count that a call is sent again."""
         if not self._retries:
-            self._retries = self._recorder.place(RETRIES, self._edge, self._api)
+            self._retries = self._recorder.place(RETRIES, self._first, self._second)
         self._words[self._retries] += 1
 
-    def end(self, outcome: int, nanoseconds: int) -> None:
-        """Count how a call has ended, and how long it took."""
-        at = self._places.get(outcome)
-        if at is None:
-            at = self._place(outcome)
-        words = self._words
-        words[at + bisect_left(SECONDS, nanoseconds)] += 1
-        words[at + _SUM] += nanoseconds
 
-    def _place(self, outcome: int) -> int:
-        recorder = self._recorder
-        key = self._edge, self._api, outcome
-        at = recorder.place_end(self._begun, CALLS_BEGUN, CALL, *key)
-        if at is None:
-            return recorder.other(CALL)
-        self._places[outcome] = at
-        return at
-
-
-class RequestSeries:
+class RequestSeries(_TimedSeries):
     """Counts the requests to one route with one method, at the port.
 
     Args:
@@ -260,35 +359,7 @@ class RequestSeries:
         method: the number of the method.
     """
 
-    __slots__ = ("_begun", "_method", "_places", "_recorder", "_route", "_words")
+    __slots__ = ()
 
     def __init__(self, recorder: Recorder, route: int, method: int) -> None:
-        self._recorder = recorder
-        self._route = route
-        self._method = method
-        self._words = recorder.words
-        self._begun = recorder.place(REQUESTS_BEGUN, route, method)
-        self._places: dict[int, int] = {}  # by status
-
-    def begin(self) -> None:
-        """Count a request that is read; `end` follows, once."""
-        self._words[self._begun] += 1
-
-    def end(self, status: int, seconds: float) -> None:
-        """Count how a request has ended, and how long it took."""
-        at = self._places.get(status)
-        if at is None:
-            at = self._place(status)
-        words = self._words
-        nanoseconds = int(seconds * 1e9)
-        words[at + bisect_left(SECONDS, nanoseconds)] += 1
-        words[at + _SUM] += nanoseconds
-
-    def _place(self, status: int) -> int:
-        recorder = self._recorder
-        key = self._route, self._method, status
-        at = recorder.place_end(self._begun, REQUESTS_BEGUN, REQUEST, *key)
-        if at is None:
-            return recorder.other(REQUEST)
-        self._places[status] = at
-        return at
+        super().__init__(recorder, REQUESTS_BEGUN, REQUEST, route, method)

@@ -64,6 +64,60 @@ def test_a_call_is_in_its_bucket_and_its_time_in_the_sum(process: Process) -> No
     assert sum(values[:-1]) == 5
 
 
+def test_each_time_is_in_its_bucket_whatever_was_counted_before(process: Process) -> None:
+    """What ends as the one before did is counted in a shorter way."""
+    dice = random.Random(2)
+    times = [0, 1, *(bound + more for bound in l.SECONDS for more in (-1, 0, 1)), 10**12]
+    expected: dict[tuple[int, int], list[int]] = {}
+    for _ in range(3000):
+        api, outcome, nanoseconds = dice.randrange(2), dice.randrange(3), dice.choice(times)
+        series = process.recorder.calls(0, api)
+        for _ in range(dice.randrange(4)):  # (one after the other, and none)
+            series.begin()
+            series.end(outcome, nanoseconds)
+            values = expected.setdefault((api, outcome), [0] * l.CALL.size)
+            values[sum(bound < nanoseconds for bound in l.SECONDS)] += 1
+            values[-1] += nanoseconds
+    found = process.counted().sums
+    for (api, outcome), values in expected.items():
+        labels = ("Front", "Back", f"api{api}", l.OUTCOMES[outcome])
+        assert found[CALL_DURATION, labels] == values
+    assert len(expected) == 6
+
+
+def test_what_asks_twice_for_a_series_counts_in_one(process: Process) -> None:
+    recorder = process.recorder
+    for take in (lambda: recorder.calls(0, 0), lambda: recorder.requests(0, b"POST")):
+        for _ in range(3):
+            for series in (take(), take()):
+                series.begin()
+                series.end(0, 5)
+    assert sorted(counts(process.counted().sums).values()) == [6, 6]
+
+
+def test_a_forked_child_counts_nothing_of_its_parent(process: Process) -> None:
+    series, items = process.recorder.calls(0, 0), process.recorder.counter(l.STREAM_ITEMS, 0)
+    sizes = process.recorder.histogram(l.BATCH_SIZE, 0)
+    for _ in range(2):
+        series.begin()
+        series.end(l.OK, 5)
+    before = process.memory.read()
+    child = os.fork()
+    if not child:
+        try:
+            series.begin()
+            series.end(l.OK, 5)
+            series.end(l.ERROR, 5)
+            series.retry()
+            items.add()
+            sizes.observe(3)
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert process.memory.read() == before
+
+
 @pytest.mark.parametrize("outcome", range(len(l.OUTCOMES)))
 def test_each_outcome_has_its_series(process: Process, outcome: int) -> None:
     series = process.recorder.calls(0, 0)
@@ -88,7 +142,7 @@ def test_each_request_has_its_labels(
 ) -> None:
     series = process.recorder.requests(route, method)
     series.begin()
-    series.end(status, 0.5)
+    series.end(status, 500_000_000)
     assert counts(process.counted().sums) == {("Front", *labels): 1}
 
 
@@ -105,7 +159,7 @@ def test_what_is_in_flight_has_not_ended_until_its_worker_is_dead(process: Proce
         for _ in range(3):
             series.begin()
     calls.end(l.OK, 1)
-    requests.end(200, 0.1)
+    requests.end(200, 100_000_000)
     counted = process.counted()
     assert counted.in_flight[CALL_DURATION, ("Front", "Back", "api0")] == 2
     assert counted.in_flight[REQUEST_DURATION, ("Front", "/ask", "POST")] == 2
@@ -205,7 +259,7 @@ def test_what_finds_no_room_is_counted_among_the_others() -> None:
     assert not any(counted.in_flight.values()), "what has ended elsewhere has begun there, too"
     requests = process.recorder.requests(0, b"POST")
     requests.begin()
-    requests.end(200, 0.1)
+    requests.end(200, 100_000_000)
     assert counts(process.counted().sums)["Front", "*", "_OTHER", "*"] == 1
 
 

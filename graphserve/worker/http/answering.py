@@ -104,8 +104,8 @@ class AnswerableRequest:
     `HttpRequest` makes it, all fields in one call: one is made for each request. `trust` is what it
     may do more than a client, `accepts` its Accept header as it came, `body_stream` its body if the
     API reads it as it comes, `lost` whether the client is gone, `responder` what makes the bytes of
-    its answer, `started` when it began, by `time.perf_counter`, `series` what counts it, until that
-    is done.
+    its answer, `started` when it began, by `time.perf_counter_ns`, `series` what counts it, until
+    that is done.
     """
 
     __slots__ = (
@@ -140,7 +140,7 @@ class AnswerableRequest:
     context: CallContext
     routed: RoutedCall | None
     http_1_0: bool
-    started: float
+    started: int
     _api: BoundApi
     series: RequestSeries | None
     # how it is answered
@@ -199,7 +199,7 @@ class AnswerableRequest:
             last: of the answer, what did not go before.
         """
         if self.trust is not RELAYED:
-            now = time.perf_counter()
+            now, started = time.perf_counter(), self.started / 1e9
             routed, context = self.routed, self.context
             plan = self._api.plan
             method, path = "POST", plan.route
@@ -211,11 +211,11 @@ class AnswerableRequest:
                 path,
                 status,
                 context.request_id,
-                now - self.started,
+                now - started,
                 self.client,
                 route=plan.public_path,
                 traceparent=context.traceparent,
-                queued=None if context.begun is None else context.begun - self.started,
+                queued=None if context.begun is None else context.begun - started,
                 bytes_in=self.length,
                 bytes_out=body_length(last) if context.sent is None else context.sent + len(last),
             )
@@ -225,15 +225,16 @@ class AnswerableRequest:
         series = self.series
         self.series = None
         if series is not None:
-            series.end(status, time.perf_counter() - self.started)
+            series.end(status, time.perf_counter_ns() - self.started)
 
     def began_earlier(self, seconds: float) -> None:
         """Count the time that the request waited before it was read, also as time that its deadline
         allows for.
         """
-        self.started -= seconds
+        nanoseconds = math.floor(seconds * 1e9)
+        self.started -= nanoseconds
         if self.context.deadline_ns is not None:
-            self.context.deadline_ns -= math.floor(seconds * 1e9)
+            self.context.deadline_ns -= nanoseconds
 
     # --- what the answer is ---
 
@@ -471,8 +472,11 @@ class AnswerableRequest:
         self.response_complete = True
         if self.routed is not None and self.routed.head:
             data = data[: data.find(_BODY) + len(_BODY)]
-        if self.series is not None:  # before: who has its answer finds it counted
-            self.count(status)
+        series = self.series
+        if series is not None:  # before: who has its answer finds it counted
+            # (`count`, without its call)
+            self.series = None
+            series.end(status, time.perf_counter_ns() - self.started)
         connection.transport.write(data)
         if self.body_stream is not None and not self._whole:
             self.body_stream.fail()  # a thread may wait for more of it

@@ -100,7 +100,7 @@ class AsgiRequest:
         series: RequestSeries | None = None,
     ) -> None:
         self.series = series
-        self._came = time.perf_counter() if series is not None else 0.0
+        self._came = time.perf_counter_ns() if series is not None else 0
         self._status = 0  # of the answer, once that has begun
         self.app = app
         self.scope = scope
@@ -162,7 +162,7 @@ class AsgiRequest:
         series = self.series
         self.series = None
         if series is not None:
-            series.end(status, time.perf_counter() - self._came)
+            series.end(status, time.perf_counter_ns() - self._came)
 
     def drop(self) -> None:
         """Answer it no more: another answer takes the place of its own."""

@@ -166,6 +166,8 @@ class Listener:
         self.throttles: dict[str, AdaptiveThrottle] = {}
         self._innermost = app
         self.recorder: Recorder | None = None
+        # whether a request counts itself that is for an API (in middleware, the application does)
+        self.counts_calls = False
         # what counts the requests that nearly all are: with POST, by the number of the API
         self.posts: dict[int, RequestSeries] = {}
         self.count_in(recorder)
@@ -182,6 +184,7 @@ class Listener:
     def count_in(self, recorder: Recorder | None) -> None:
         """Count requests with this from now on."""
         self.recorder = recorder
+        self.counts_calls = recorder is not None and not self.middleware
         self.posts = {}
 
     def counted(self, method: bytes, route: int = OTHER) -> RequestSeries | None:

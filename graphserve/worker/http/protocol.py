@@ -90,7 +90,7 @@ class Rejection:
         series = self.series
         self.series = None
         if series is not None:
-            series.end(status, max(0.0, now - self.began))
+            series.end(status, max(0, int((now - self.began) * 1e9)))
 
     def leave_answer(self) -> None:
         """Say nothing: the request that is refused has its own answer, or will get it."""

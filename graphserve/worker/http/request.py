@@ -148,10 +148,10 @@ class HttpRequest(AnswerableRequest):
         self.context = context
         self.routed = routed
         self.http_1_0 = http_1_0
-        self.started = time.perf_counter()
+        self.started = time.perf_counter_ns()
         self._api = api
         series: RequestSeries | None = None
-        if listener.recorder is not None and not listener.middleware:
+        if listener.counts_calls:
             if routed is None and (series := listener.posts.get(api.index)) is not None:
                 series.begin()
             else:

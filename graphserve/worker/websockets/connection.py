@@ -660,7 +660,7 @@ class WebSocketConnection(asyncio.Protocol):
         series = self._series
         self._series = None
         if series is not None:
-            series.end(status, seconds)
+            series.end(status, int(seconds * 1e9))
         if not self.listener.access_log:
             return
         path = shown(self._head.target.partition(b"?")[0])
