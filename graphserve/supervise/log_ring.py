@@ -13,6 +13,7 @@ import heapq
 import json
 import re
 import time
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import replace
@@ -137,11 +138,14 @@ class _NodeLog:
         """
         if place >= self.count or not self.blocks:
             return None
-        return next(block for block in self.blocks if place < block.end)
+        return self.blocks[max(0, bisect_right(self.blocks, place, key=_first) - 1)]
 
     def before(self, place: int) -> _Block | None:
         """Return the block that has the line before this one, if that is kept."""
-        return next((b for b in reversed(self.blocks) if b.first < place <= b.end), None)
+        found = bisect_left(self.blocks, place, key=_first) - 1
+        if found < 0 or place > self.blocks[found].end:
+            return None
+        return self.blocks[found]
 
 
 class _Line(NamedTuple):
@@ -306,6 +310,10 @@ class RecordingObserver:
     def serving(self, url: str) -> None:
         self.ring.add(LogRecord(time.time(), "info", f"serving on {url}", fields={"url": url}))
         self._observer.serving(url)
+
+
+def _first(block: _Block) -> int:
+    return block.first
 
 
 def _number(line: _Line) -> int:

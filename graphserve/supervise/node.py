@@ -485,6 +485,7 @@ class Node(NodeLife):
             " (graceful_timeout): killed, with the calls that it still executed"
         )
         self.say(EventKind.WORKER_KILLED, "warning", words, worker)
+        worker.ends_for(f"a worker of {self.plan.name} was killed, as it was told to end in vain")
 
     def _died(self, worker: WorkerProcess, code: int) -> None:
         self.overload.gone(worker.pid)

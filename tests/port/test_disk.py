@@ -247,3 +247,24 @@ async def test_files_in_one_process(tmp_path: Path) -> None:
         assert (await disk.copied(file)).read_bytes() == b"abc"
         assert (await disk.by_http(file))[::2] == [3, 3]
         assert await disk.back(file) == file
+
+
+def test_clients_that_leave_during_a_download_are_no_errors(
+    graph: Served, client: httpx.Client, tmp_path: Path
+) -> None:
+    path = tmp_path / "large.bin"
+    path.write_bytes(bytes(1 << 24))
+    body = b'{"path": "%b"}' % str(path).encode()
+    request = (
+        b"POST /nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        b"content-length: %d\r\n\r\n%b" % (len(body), body)
+    )
+    after = len(graph.log)
+    for number in range(60):
+        with connected(graph) as sock:
+            sock.sendall(request)
+            if number % 2:
+                assert sock.recv(1)
+    for _ in range(20):  # either worker, until it has collected its garbage
+        assert client.post("/nowhere", json={"path": str(path)}).status_code == 200
+    assert "ERROR" not in "".join(graph.log[after:])

@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
 
 from graphserve.call.request_head import Fields
+from graphserve.logs import records
 from graphserve.wire.headers import CONTENT_LENGTH, CONTENT_TYPE, MOST_DIGITS, http_date
 from graphserve.worker.dispatch.executor import Executor
 from graphserve.worker.dispatch.opened import OpenedFile
 from graphserve.worker.http.response import Responder
 from graphserve.worker.http.transport import FlowControl, Writer
+
+LOGGER = "graphserve.port"
 
 if TYPE_CHECKING:
     from graphserve.call.context import CallContext
@@ -222,16 +225,19 @@ class FileAnswer:
 
     async def _send(self) -> None:
         request, part = self._request, self._part
-        head = self._head()
-        if self._head_only or not part.length:
-            request.finish(self._status, head)
-            return
-        request.transport.write(head)
         try:
+            head = self._head()
+            if self._head_only or not part.length:
+                request.finish(self._status, head)
+                return
+            request.transport.write(head)
             await self._send_content(part.start, part.start + part.length)
-        except Exception:
-            self._cut()
-            raise
+        except Exception as exc:
+            # A transport refuses to write a turn before its request is told that the client left.
+            await asyncio.sleep(0)
+            if not request.lost:
+                self._cut()
+                records.note(LOGGER, "error", f"sending the file {self._file.path} failed", exc)
         finally:
             self._file.file.close()
 

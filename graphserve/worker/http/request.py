@@ -423,7 +423,11 @@ class HttpRequest(AnswerableRequest):
                 self.refuse(self._problem)
                 return
             if body is None:
-                body = self._joined()
+                try:
+                    body = self._joined()
+                except MemoryError as exc:  # it was not executed
+                    self._refuse_arguments(exc)
+                    return
             if self.routed is not None and self.routed.by_url and self._files is None:
                 kind = self.media_type or (self._format or _JSON).value
                 body = whole(self.routed.method, kind, self.query, body)
