@@ -59,6 +59,11 @@ class Snapshot:
         starts = (each.samples(run).get((SUPERVISOR, "")) for each in (self, other))
         return pids[0] == pids[1] and len(set(starts)) == 1
 
+    def counts(self) -> bool:
+        """Return whether the workers count, or there are none (`--metrics`)."""
+        lags = self.samples(f.LOOP_LAG.name)
+        return bool(lags) or not any(row["ready"] for row in self.status["nodes"])
+
     def samples(self, name: str) -> dict[Labels, float]:
         """Return the values of one name, by labels in the order of its family."""
         return self._samples.get(name, {})
@@ -200,7 +205,7 @@ def between(before: Snapshot | None, after: Snapshot) -> GraphFigures:
         nodes=tuple(nodes),
         edges=tuple(_edges(growth, [row["name"] for row in rows])),
         supervisor=_slot(growth, SUPERVISOR, ""),
-        counted=bool(after.samples(f.LOOP_LAG.name)) or not any(node.ready for node in nodes),
+        counted=after.counts(),
     )
 
 
@@ -222,7 +227,7 @@ class _Growth:
         self, family: Family, is_error: Callable[[str], bool], labels: dict[int, str] | None = None
     ) -> Traffic:
         """Return what the series of a histogram that have these labels, by place, have counted."""
-        if self.before is None:
+        if self.before is None or not self.after.counts():
             return Traffic()
         seconds = self.after.at - self.before.at
         asked = labels or {}

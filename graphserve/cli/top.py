@@ -27,6 +27,7 @@ from graphserve.config.values import SECONDS
 from graphserve.errors import ExitCode, GraphServeError, NotRunningError
 
 SHORTEST = 1.0  # seconds between two looks, of which each costs the supervisor a little
+LONGEST = 86_400.0  # a day
 STDIN = 0
 
 
@@ -52,8 +53,8 @@ def top(run_dir: str | None, once: bool, as_json: bool, interval: float) -> int:
     column, arrows and Enter open a node, Esc goes back. Without a terminal, or with --once, it
     prints one picture and ends. Ends with 0 when the graph has stopped.
     """
-    if interval < SHORTEST:
-        raise click.UsageError(f"--interval: {interval:g} is too short: give 1 second or more")
+    if not SHORTEST <= interval <= LONGEST:
+        raise click.UsageError(f"--interval: {interval:g} is not between 1 and {LONGEST:g} seconds")
     graph = find(run_dir)
     if as_json:
         return _print_json(graph, interval, once=once)

@@ -123,6 +123,8 @@ class Screen:
     def _leave(self) -> None:
         with contextlib.suppress(OSError, termios.error):  # the terminal is gone
             # one that was paused with Ctrl-S would not take what follows
+            # (which alone ends no pause but that of a program)
+            termios.tcflow(self._output, termios.TCOOFF)
             termios.tcflow(self._output, termios.TCOON)
             self._write(_LEAVE)
         if self._before is not None and self._keys is not None:
