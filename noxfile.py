@@ -162,4 +162,6 @@ def house(session: nox.Session) -> None:
 
 def _test(session: nox.Session, *which: str) -> None:
     session.install("-e", ".[test]")
-    session.run("pytest", *SIDE_BY_SIDE, *which, *session.posargs)
+    # Else each process that the tests start compiles the package anew, where this is set.
+    env = {"PYTHONDONTWRITEBYTECODE": ""}
+    session.run("pytest", *SIDE_BY_SIDE, *which, *session.posargs, env=env)
