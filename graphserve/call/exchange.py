@@ -448,7 +448,9 @@ class Exchange(Generic[RequestT]):
             self.tickets = None
             self.fingerprint = None
         elif (
-            how != b"no-memory" or self.resends >= MOST_RESENDS or self._why_no_retry() is not None
+            how != b"no-memory"
+            or self.resends >= MOST_RESENDS
+            or self._why_no_retry(executed=False) is not None
         ):
             return False
         self._send_again_soon()
@@ -468,8 +470,12 @@ class Exchange(Generic[RequestT]):
     def _loss(self, reason: str) -> str:
         return f"a worker of {self.node} ended while it executed the call ({reason})"
 
-    def _why_no_retry(self) -> str | None:
-        """Return why a call that may have been executed does not run again; None: it does."""
+    def _why_no_retry(self, *, executed: bool = True) -> str | None:
+        """Return why a call does not run again; None: it does.
+
+        Args:
+            executed: whether it may have been executed; else its size is no reason.
+        """
         if not self.runs or not self.repeatable or self.upload is not None:
             return ""
         if self.runs == 1:
@@ -478,7 +484,7 @@ class Exchange(Generic[RequestT]):
         if retry_budget is None:
             return ""
         size = len(self.written())
-        if size > LARGEST_RETRY:
+        if executed and size > LARGEST_RETRY:
             return f"; its request of {size:,} bytes is too large to run again"
         if not retry_budget.spend():
             return (
