@@ -163,5 +163,5 @@ def house(session: nox.Session) -> None:
 def _test(session: nox.Session, *which: str) -> None:
     session.install("-e", ".[test]")
     # Else each process that the tests start compiles the package anew, where this is set.
-    env = {"PYTHONDONTWRITEBYTECODE": ""}
+    env = {"PYTHONDONTWRITEBYTECODE": None}
     session.run("pytest", *SIDE_BY_SIDE, *which, *session.posargs, env=env)

@@ -182,7 +182,7 @@ def environment(debug: bool, extra: Mapping[str, str]) -> dict[str, str]:
     if debug:
         # Bytecode is matched by size and whole seconds: two edits within one would run the first
         # again.
-        env.setdefault("PYTHONDONTWRITEBYTECODE", "1")
+        env["PYTHONDONTWRITEBYTECODE"] = env.get("PYTHONDONTWRITEBYTECODE") or "1"
     return env
 
 
