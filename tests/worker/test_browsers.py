@@ -16,7 +16,8 @@ import trustme
 from chromium import CHROMIUM, Browser, page_elsewhere
 
 from graphserve.graph.plan import ListenPlan
-from graphserve.worker.http.browsers import AllowedHosts, fault, is_loopback
+from graphserve.wire.hosts import is_loopback
+from graphserve.worker.http.browsers import AllowedHosts, fault
 from tests.harness import Served, eventually, served
 from tests.hostile.wire import Answer, address, answers, read_to_end
 

@@ -8,6 +8,7 @@ Runs in the supervisor.
               parses
     admin     the same at a TCP port, and who may come there
     logs      the newest records, as `GET /logs` asks for them
+    readers   the clients of an answer that goes on, of which there are only so many
     queries   what the query of a request says
     stacks    where workers are, as `GET /stack` asks them by signals
     events    what happened lately, as `GET /events` asks for it

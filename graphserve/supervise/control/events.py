@@ -5,12 +5,12 @@ Runs in the supervisor.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 from urllib.parse import parse_qsl
 
 from graphserve.supervise.control.http import ControlResponse, HttpError
+from graphserve.supervise.control.readers import Readers
 from graphserve.supervise.event_ring import EventQuery, EventRing
 
 MAX_FOLLOWERS = 16  # at once
@@ -27,7 +27,7 @@ class EventReaders:
 
     def __init__(self, ring: EventRing) -> None:
         self._ring = ring
-        self._readers = 0
+        self._readers = Readers(MAX_FOLLOWERS, "events")
 
     async def answer(self, query: str, response: ControlResponse) -> None:
         """Answer one request, until its client leaves.
@@ -36,26 +36,7 @@ class EventReaders:
             HttpError: the request is refused.
         """
         asked = parse(query)
-        if self._readers >= MAX_FOLLOWERS:
-            raise HttpError(503, f"{MAX_FOLLOWERS} clients read events already: end one of them")
-        self._readers += 1
-        sending = asyncio.ensure_future(self._send(asked, response))
-        left = asyncio.ensure_future(response.client_left())
-        try:
-            await asyncio.wait([sending, left], return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                sending.result()
-        finally:
-            self._readers -= 1
-            sending.cancel()
-            left.cancel()
-
-    async def _send(self, asked: EventQuery, response: ControlResponse) -> None:
-        await response.lines(b"")  # that it was understood
-        async with contextlib.aclosing(self._ring.read(asked)) as chunks:
-            async for chunk in chunks:
-                await response.lines(chunk)
-        await response.lines(b'{"done":true}\n')
+        await self._readers.send(self._ring.read(asked), response)
 
 
 def parse(query: str) -> EventQuery:

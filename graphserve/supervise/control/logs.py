@@ -5,7 +5,6 @@ Runs in the supervisor.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Collection
@@ -13,11 +12,11 @@ from typing import Required, TypedDict
 
 from graphserve.supervise.control.http import ControlResponse, HttpError
 from graphserve.supervise.control.queries import read_query
+from graphserve.supervise.control.readers import Readers
 from graphserve.supervise.events import LEVELS, OutputName
 from graphserve.supervise.log_ring import SUPERVISOR, LogQuery, LogRing
 
 MAX_READERS = 16  # at once: each may have a copy of a block of each node
-CHUNK = 32 * 1024  # bytes that are sent at once
 NAMES = ("n", "since", "level", "request", "grep", "follow")
 
 
@@ -47,7 +46,7 @@ class LogReaders:
     def __init__(self, ring: LogRing, nodes: Callable[[], Collection[str]]) -> None:
         self._ring = ring
         self._nodes = nodes
-        self._readers = 0
+        self._readers = Readers(MAX_READERS, "the log")
 
     async def answer(self, query: str, response: ControlResponse) -> None:
         """Answer one request; its client may take as long as it likes.
@@ -58,26 +57,7 @@ class LogReaders:
         asked = parse(query, {*self._nodes(), *self._ring.nodes, SUPERVISOR})
         if not self._ring.limit:
             raise HttpError(409, "the graph keeps no log: it was started with --log-buffer 0")
-        if self._readers >= MAX_READERS:
-            raise HttpError(503, f"{MAX_READERS} clients read the log already: end one of them")
-        self._readers += 1
-        sending = asyncio.ensure_future(self._send(asked, response))
-        left = asyncio.ensure_future(response.client_left())
-        try:
-            await asyncio.wait([sending, left], return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                sending.result()
-        finally:
-            self._readers -= 1
-            sending.cancel()
-            left.cancel()
-
-    async def _send(self, asked: LogQuery, response: ControlResponse) -> None:
-        await response.lines(b"")  # that it was understood
-        async with contextlib.aclosing(self._ring.read(asked)) as chunks:
-            async for chunk in chunks:
-                await response.lines(chunk)
-        await response.lines(b'{"done":true}\n')
+        await self._readers.send(self._ring.read(asked), response)
 
 
 def parse(query: str, nodes: Collection[str]) -> LogQuery:

@@ -13,10 +13,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from ipaddress import ip_address
 
 from graphserve.declare.origins import USUAL_PORTS
 from graphserve.graph.plan import ListenPlan
+from graphserve.wire import hosts
 from graphserve.wire.headers import ORIGIN, SEC_FETCH_SITE, Headers
 from graphserve.wire.problem import HttpProblem
 from graphserve.worker.http.limits import shown
@@ -28,9 +28,6 @@ OWN_SITES = frozenset({b"same-origin", b"none"})
 # asks before a request that needs leave; it gets none here: where `cors` gives it, `Cors` has
 # answered before.
 SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
-# names that no name server can point elsewhere (RFC 6761, 6.3)
-LOOPBACK = ("localhost", "*.localhost")
-_PARTS = re.compile(r"(?P<host>\[[^\]]*\]|[^:]*)(?::(?P<port>[0-9]*))?\Z")
 _ORIGIN = re.compile(rb"(?P<scheme>https?)://(?P<host>[^/?#@\s]+)\Z", re.IGNORECASE)
 
 
@@ -46,7 +43,7 @@ class AllowedHosts:
         self._any = "*" in patterns
         self._loopback = loopback
         self._names = frozenset(
-            _plain(pattern) for pattern in patterns if not pattern.startswith("*")
+            hosts.plain(pattern) for pattern in patterns if not pattern.startswith("*")
         )
         self._below = tuple(pattern[1:].lower() for pattern in patterns if pattern.startswith("*."))
         # What most clients send is a few hosts; how many there are is not for a client to say.
@@ -62,32 +59,19 @@ class AllowedHosts:
         """
         if listen.allowed_hosts:
             return cls(listen.allowed_hosts)
-        if listen.uds is None and is_loopback(listen.host):
-            return cls((listen.host, *LOOPBACK), loopback=True)
+        if listen.uds is None and hosts.is_loopback(listen.host):
+            return cls((listen.host, *hosts.LOOPBACK), loopback=True)
         return cls(("*",))
 
     def _allows(self, host: bytes | None) -> bool:
         """Return whether it is a host, with a port or without, and one of these."""
         if host is None or not host_is_valid(host):
             return False
-        name = _plain(_split(host.decode("latin-1"))[0])
+        name = hosts.plain(hosts.split(host.decode("latin-1"))[0])
         if self._any or not name or name in self._names or name.endswith(self._below):
             # (without a name there is nothing that could be foreign; no browser sends that)
             return True
-        return self._loopback and is_loopback(name)
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host is one of this machine's own names for itself."""
-    name = _plain(host)
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        address = ip_address(name)
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return address.is_loopback or (mapped is not None and mapped.is_loopback)
+        return self._loopback and hosts.is_loopback(name)
 
 
 def foreign_host(host: bytes) -> HttpProblem:
@@ -144,8 +128,8 @@ def origin(value: bytes) -> str | None:
 
 
 def _normal(scheme: str, host: bytes) -> str:
-    name, port = _split(host.decode("latin-1"))
-    return f"{scheme}://{_plain(name)}:{port or USUAL_PORTS.get(scheme, '')}"
+    name, port = hosts.split(host.decode("latin-1"))
+    return f"{scheme}://{hosts.plain(name)}:{port or USUAL_PORTS.get(scheme, '')}"
 
 
 def _foreign_page(header: str, value: bytes) -> HttpProblem:
@@ -154,19 +138,3 @@ def _foreign_page(header: str, value: bytes) -> HttpProblem:
         f"a browser sends this for a page of another site ({header}: {shown(value)}), which may"
         " call no API: --cors-origin says whose pages may",
     )
-
-
-def _split(host: str) -> tuple[str, str]:
-    found = _PARTS.match(host)
-    return (host, "") if found is None else (found["host"], found["port"] or "")
-
-
-def _plain(name: str) -> str:
-    """Return a name or an address in one spelling."""
-    name = name.lower().removesuffix(".")
-    if ":" not in name:
-        return name
-    try:
-        return str(ip_address(name.removeprefix("[").removesuffix("]")))
-    except ValueError:
-        return name
