@@ -51,7 +51,9 @@ class Screen:
         self._output = output
         self._keys = keys
         self._before: list[int | list[bytes | int]] | None = None  # how the terminal was
-        self._wake_up, self._woken = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        reading, writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._wake_up = reading
+        self._woken = writing
 
     def wake(self) -> None:
         """End `wait`; from any thread."""

@@ -5,13 +5,11 @@ Runs in the supervisor.
 
 from __future__ import annotations
 
-import contextlib
-import math
 from collections.abc import Callable, Collection
 from typing import Required, TypedDict
 
 from graphserve.supervise.control.http import ControlResponse, HttpError
-from graphserve.supervise.control.queries import read_query
+from graphserve.supervise.control.queries import SHOWN, count, moment, read_query, switch
 from graphserve.supervise.control.readers import Readers
 from graphserve.supervise.events import LEVELS, OutputName
 from graphserve.supervise.log_ring import SUPERVISOR, LogQuery, LogRing
@@ -73,32 +71,13 @@ def parse(query: str, nodes: Collection[str]) -> LogQuery:
     named, given = read_query(query, nodes, NAMES)
     level = given.get("level", "debug")
     if level not in LEVELS:
-        raise HttpError(422, f"level is one of {', '.join(LEVELS)}, not {level!r}")
+        raise HttpError(422, f"level is one of {', '.join(LEVELS)}, not {level[:SHOWN]!r}")
     return LogQuery(
         nodes=named,
-        newest=_count(given["n"]) if "n" in given else None,
-        since=_time(given.get("since", "0")),
+        newest=count("n", given["n"], "lines") if "n" in given else None,
+        since=moment("since", given.get("since", "0")),
         level=level,
         request_id=given.get("request", ""),
         text=given.get("grep", ""),
-        follow=_switch(given.get("follow", "0")),
+        follow=switch("follow", given.get("follow", "0")),
     )
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise HttpError(422, f"n is a number of lines from 0, not {text!r}")
-    return int(text)
-
-
-def _time(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if math.isfinite(seconds := float(text)):
-            return seconds
-    raise HttpError(422, f"since is a time in seconds since the epoch, not {text!r}")
-
-
-def _switch(text: str) -> bool:
-    if text not in ("0", "1"):
-        raise HttpError(422, f"follow is 0 or 1, not {text!r}")
-    return text == "1"
