@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 from graphserve.errors import closest
 from graphserve.supervise.control.http import HttpError
 
-MOST_DIGITS = 16  # of a count
+MOST_DIGITS = 10  # that a count has fewer than
 SHOWN = 40  # characters of what is wrong
 
 Selection = frozenset[tuple[str, int | None]]  # nodes, each with a slot or with None for all
